@@ -1,0 +1,1 @@
+"""Routes: translate, call one use case, translate."""

@@ -1,0 +1,171 @@
+"""The commands of the witness: ``onekey demo``, ``onekey bench press`` and ``onekey simulate``."""
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from firmware_sim import bench, demo, simulate
+from firmware_sim.sites import SiteFile, made_up
+from firmware_sim.stack import StackError
+
+__all__ = ["register"]
+
+_T = TypeVar("_T")
+_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def register(app: typer.Typer) -> None:
+    """Add our commands to `app`."""
+    app.command("demo")(_demo)
+    benches = typer.Typer(help="Measure a gateway of its own against the bars of the design.", no_args_is_help=True)
+    # A second command keeps «press» a word of its own: an app with one command swallows its name.
+    benches.callback()(_benches)
+    benches.command("press")(_bench_press)
+    app.add_typer(benches, name="bench")
+    app.command("simulate")(_simulate)
+
+
+def _run(what: Coroutine[Any, Any, _T]) -> _T:
+    """Run `what`; SIGTERM ends it like ctrl-C, so that the gateway it started is stopped too."""
+
+    async def interruptible() -> _T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await what
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise typer.Exit(143) from None
+    except (StackError, ValueError) as exc:
+        Console(stderr=True).print(Text("onekey: ", style="bold red") + Text(str(exc)), soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+def _rate(text: str) -> float:
+    """Parse ``5``, ``5/s``, ``30/min`` or ``100/h`` into a number a second."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(?:/(s|min|h))?", text.strip())
+    if match is None:
+        raise typer.BadParameter("write a rate like 5/s, 30/min or 100/h")
+    return float(match[1]) / _UNITS_S[match[2] or "s"]
+
+
+def _demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and say what to try next.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+    terminals: Annotated[int, typer.Option(min=1, max=500, help="Terminals to switch on; one presses its key.")] = 5,
+) -> None:
+    """Press one key and watch six parties being told (R1), everything on this machine.
+
+    Starts a gateway in a scratch directory on free ports, with the Nanjing example, six parties as HTTP
+    servers and a few virtual terminals. Ends with status 0 when everything was as promised, 1 when not.
+    """
+    console = Console(stderr=as_json)
+    passed = _run(demo.run(terminals=terminals, keep=keep, as_json=as_json, console=console))
+    raise typer.Exit(0 if passed else 1)
+
+
+def _benches() -> None:
+    """Measure a gateway of its own against the bars of the design."""
+
+
+def _bench_press(
+    presses: Annotated[int, typer.Option(min=1, max=5000, help="Presses in each phase.")] = 300,
+    rate: Annotated[str, typer.Option(help="Presses a second, as 5/s.")] = "5/s",
+    heartbeats: Annotated[float, typer.Option(min=0, help="Heartbeats a second beside it; 0: idle only.")] = 1000.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the curves: a .png or .svg file.")] = None,
+    database: Annotated[str | None, typer.Option(help="PostgreSQL to use; default: the embedded one.")] = None,
+    mqtt: Annotated[str | None, typer.Option(help="MQTT broker to use; default: the embedded one.")] = None,
+    seed: Annotated[int, typer.Option(help="For the pauses between presses and the made-up site.")] = 1,
+) -> None:
+    """Measure the way from a key to each of six parties, idle and under load, beside the floor of this machine.
+
+    The floor is one hop through the broker, one commit and one HTTP request, measured between the presses against
+    the same servers. Ends with status 1 when a bar was missed or anything did not arrive.
+    """
+    console = Console()
+    options = bench.Options(
+        presses=presses,
+        rate_per_s=_rate(rate),
+        heartbeats_per_s=heartbeats,
+        database=database,
+        mqtt=mqtt,
+        seed=seed,
+    )
+    report = _run(bench.run(options, console))
+    bench.show(report, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.document(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if plot_file is not None:
+        bench.plot(report, plot_file)
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _simulate(
+    mqtt: Annotated[str, typer.Option(help="Broker of the running gateway.")] = "mqtt://127.0.0.1:1883",
+    site: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Site file with the terminals.")
+    ] = None,
+    terminals: Annotated[int | None, typer.Option(min=1, help="Instead: so many made-up terminals.")] = None,
+    write_site: Annotated[
+        Path | None, typer.Option(help="Write the site of the made-up terminals, to be applied first, and end.")
+    ] = None,
+    duration: Annotated[float, typer.Option(min=1, help="Seconds to run.")] = 60.0,
+    heartbeat: Annotated[float, typer.Option(min=0, help="Seconds between heartbeats of a terminal; 0: none.")] = 60.0,
+    fix: Annotated[float | None, typer.Option(min=1, help="Seconds between positions of a terminal.")] = None,
+    presses: Annotated[str, typer.Option(help="Presses of all together, as 6/min.")] = "0",
+    kind: Annotated[list[str] | None, typer.Option(help="What a press reports; may be repeated.")] = None,
+    test: Annotated[bool, typer.Option("--test", help="Mark presses as tests; counts only in a test window.")] = False,
+    connects: Annotated[float, typer.Option(min=1, help="Connections a second at the start.")] = 100.0,
+    seed: Annotated[int, typer.Option(help="For everything that is random, and the made-up terminals.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Run virtual terminals against a gateway that is running: heartbeats, positions, presses.
+
+    Presses are real: every party of the site is told. Ends with status 1 when a terminal never came online or a
+    press was not received within a minute after the end.
+    """
+    if (site is None) == (terminals is None):
+        raise typer.BadParameter("give either --site FILE or --terminals N")
+    try:
+        file = SiteFile.load(site) if site is not None else made_up(terminals or 0, seed=seed)
+        entries = file.terminals()
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    console = Console(stderr=as_json)
+    if write_site is not None:
+        file.save(write_site)
+        console.print(f"Written: {len(entries)} terminals. Apply it with: onekey site apply {write_site}")
+        return
+    options = simulate.Options(
+        mqtt=mqtt,
+        duration_s=duration,
+        heartbeat_every_s=heartbeat,
+        fix_every_s=fix,
+        presses_per_s=_rate(presses),
+        kinds=tuple(kind or ("sos",)),
+        test=test,
+        connects_per_s=connects,
+        seed=seed,
+    )
+    outcome = _run(simulate.run(entries, options, console))
+    console.print(
+        f"{outcome.terminals - outcome.never_online} of {outcome.terminals} terminals were online; "
+        f"{outcome.presses - len(outcome.unreceived)} of {outcome.presses} presses were received."
+    )
+    for press in outcome.unreceived[:40]:
+        console.print(Text(f"never received: {press}", style="red"))
+    console.print("[bold green]PASS[/bold green]" if outcome.passed else "[bold red]FAIL[/bold red]")
+    if as_json:
+        Console().print_json(data=outcome.document())
+    raise typer.Exit(0 if outcome.passed else 1)

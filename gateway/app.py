@@ -1,0 +1,130 @@
+"""The gateway process: the only place that builds the parts and connects them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from random import Random
+
+import psycopg
+
+from gateway.config import Settings
+from gateway.domain.outbox import DueNotice
+from gateway.ingest.alarms import FILTERS as ALARM_FILTERS
+from gateway.ingest.alarms import AlarmLane
+from gateway.ingest.telemetry import FILTERS as TELEMETRY_FILTERS
+from gateway.ingest.telemetry import TelemetryLane
+from gateway.keyring import Keyring
+from gateway.links.auth_callout import CredentialCache, Responder
+from gateway.links.election import elected
+from gateway.links.mqtt import MqttLink
+from gateway.notify.channels.mqtt import MqttChannel
+from gateway.notify.channels.stream import StreamChannel
+from gateway.notify.channels.webhook import WebhookChannel
+from gateway.notify.dispatcher import Dispatcher
+from gateway.store.directory import Directory
+from gateway.store.pool import open_pool
+
+__all__ = ["keyring_of", "run"]
+
+_log = logging.getLogger(__name__)
+
+_TELEMETRY_LOCK = 0x74656C65
+
+
+def keyring_of(settings: Settings, *, create: bool = False) -> Keyring:
+    """Return the keys of this installation.
+
+    Raises:
+        KeyringError: The master key is missing or malformed.
+    """
+    if settings.master_key is not None:
+        return Keyring.from_text(settings.master_key.get_secret_value())
+    return Keyring.load(settings.master_key_file, create=create)
+
+
+async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: None) -> None:
+    """Run the gateway until cancelled.
+
+    The alarm lane and the dispatcher live and die with the process, which its supervisor restarts; the telemetry
+    lane and the answers to the broker are restarted in here, and can end neither of them (D12).
+    """
+    keyring = keyring_of(settings)
+    database = settings.database_url
+    rng = Random()
+    async with AsyncExitStack() as stack:
+        alarm_pool = await stack.enter_async_context(open_pool(database, name="alarms", size=settings.alarm_workers + 2))
+        notify_pool = await stack.enter_async_context(open_pool(database, name="notify", size=4))
+        telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
+
+        alarm_link = MqttLink(settings.broker, client_id=f"~alarms-{settings.replica}", filters=ALARM_FILTERS)
+        telemetry_link = MqttLink(settings.broker, client_id="~telemetry", filters=TELEMETRY_FILTERS)
+        notify_link = MqttLink(settings.broker, client_id=f"~notify-{settings.replica}")
+
+        def answer_link(notice: DueNotice) -> str | None:
+            return f"{settings.people_url}/r/{keyring.link_token(notice.leg_id)}"
+
+        webhook = await stack.enter_async_context(WebhookChannel(link=answer_link, dns_servers=settings.dns_servers))
+        dispatcher = Dispatcher(
+            database,
+            notify_pool,
+            Directory(keyring),
+            {
+                "webhook": webhook,
+                "mqtt": MqttChannel(notify_link, answer_link=answer_link),
+                "stream": StreamChannel(),
+            },
+            name=settings.replica,
+            party_parallel=settings.party_parallel,
+            rng=rng,
+            status=lambda: {
+                "alarms": alarm_link.connected.is_set(),
+                "telemetry": telemetry_link.connected.is_set(),
+                "sending": dispatcher.under_way,
+            },
+            observe=observe,
+        )
+        alarms = AlarmLane(
+            alarm_link,
+            alarm_pool,
+            Directory(keyring),
+            submit=dispatcher.submit,
+            worker=lambda: dispatcher.worker,
+            workers=settings.alarm_workers,
+            rng=rng,
+            observe=observe,
+        )
+        telemetry = TelemetryLane(
+            telemetry_link,
+            telemetry_pool,
+            Directory(keyring),
+            submit=dispatcher.submit,
+            worker=lambda: dispatcher.worker,
+            rng=rng,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(dispatcher.run(), name="notify")
+            tasks.create_task(alarms.run(), name="alarms")
+            tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
+            tasks.create_task(
+                _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, telemetry.run), rng), name="telemetry"
+            )
+            if settings.auth_url is not None and settings.auth_seed is not None:
+                url, seed = settings.auth_url.get_secret_value(), settings.auth_seed.get_secret_value()
+                cache = CredentialCache(database, keyring)
+                tasks.create_task(
+                    _restarted("auth", lambda: Responder(url, seed, cache).run(), rng), name="auth-callout"
+                )
+
+
+async def _restarted(name: str, part: Callable[[], Awaitable[None]], rng: Random) -> None:
+    """Run a part for ever; its faults end only itself."""
+    while True:
+        try:
+            await part()
+            _log.warning("%s ended, starting it again", name)
+        except (psycopg.Error, OSError) as exc:
+            _log.warning("%s lost a connection: %s", name, exc)
+        except Exception:  # the alarm lane outlives a failure of any other part (D12)
+            _log.exception("%s failed, starting it again", name)
+        await asyncio.sleep(rng.uniform(0.3, 1.0))

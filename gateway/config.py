@@ -1,0 +1,190 @@
+"""Settings: read once, from flags, ``ONEKEY_…`` variables, a TOML file, in this order of precedence."""
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import quote, unquote, urlsplit
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+__all__ = ["Broker", "ConfigError", "Settings", "load"]
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the text names it and says what would be right."""
+
+
+class Broker:
+    """An MQTT address taken apart. ``mqtt://user:password@host:port``, ``mqtts`` for TLS."""
+
+    def __init__(self, url: str) -> None:
+        """Parse `url`.
+
+        Raises:
+            ValueError: Not an MQTT address.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise ValueError("must look like mqtt://user:password@host:1883 or mqtts://…")
+        self.tls = parts.scheme == "mqtts"
+        self.host = parts.hostname
+        self.port = parts.port or (8883 if self.tls else 1883)
+        self.user = None if parts.username is None else unquote(parts.username)
+        self.password = None if parts.password is None else unquote(parts.password)
+
+    def public(self) -> str:
+        """Return the address without credentials."""
+        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Defaults run the whole system on one machine, on loopback."""
+
+    model_config = SettingsConfigDict(env_prefix="ONEKEY_", extra="forbid", frozen=True, validate_default=True)
+
+    toml_file: ClassVar[Path | None] = None
+
+    data: Annotated[Path, Field(description="Directory for everything this installation keeps.")] = Field(
+        default_factory=lambda: platformdirs.user_data_path("onekey")
+    )
+    database: Annotated[
+        SecretStr | None, Field(description="PostgreSQL 14+ to use; empty: the embedded one under the data directory.")
+    ] = None
+    mqtt: Annotated[
+        SecretStr | None, Field(description="MQTT broker to use; empty: the embedded NATS server.")
+    ] = None
+    master_key: Annotated[
+        SecretStr | None, Field(description="Master key as base64; empty: the file keys/master.key in the data directory.")
+    ] = None
+    bind: Annotated[str, Field(description="Address on which our own servers listen.")] = "127.0.0.1"
+    mqtt_port: Annotated[int, Field(ge=0, le=65535, description="Port of the embedded broker; 0: a free one.")] = 1883
+    http_port: Annotated[int, Field(ge=0, le=65535, description="Port of the API; 0: a free one.")] = 8080
+    public_url: Annotated[
+        str | None, Field(description="Address under which people reach the API, for links in messages.")
+    ] = None
+    replica: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9-]{1,32}$", description="Name of this gateway; unique at its broker.")
+    ] = Field(default_factory=lambda: "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32] or "gateway")
+    broker_sync: Annotated[
+        Literal["1s", "always"],
+        Field(description="When the embedded broker syncs its files; always: a PUBACK survives a power cut, at a cost."),
+    ] = "1s"
+    broker_ack_wait_s: Annotated[
+        float, Field(ge=0.2, le=60, description="After how long the embedded broker sends an unacknowledged message again.")
+    ] = 1.0
+    auth_url: Annotated[
+        SecretStr | None, Field(description="NATS address at which this gateway answers who may connect (auth callout).")
+    ] = None
+    auth_seed: Annotated[SecretStr | None, Field(description="Account seed that signs those answers.")] = None
+    dns_servers: Annotated[
+        list[str], Field(description="Name servers for webhooks; empty: those of the system.")
+    ] = Field(default_factory=list)
+    alarm_workers: Annotated[int, Field(ge=1, le=64, description="Alarms stored at the same time.")] = 8
+    party_parallel: Annotated[int, Field(ge=1, le=256, description="Sends to one party at the same time.")] = 32
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("mqtt")
+    @classmethod
+    def _mqtt_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            Broker(value.get_secret_value())
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment, then the file."""
+        file = cls.toml_file
+        if file is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    @property
+    def master_key_file(self) -> Path:
+        """Where the master key is kept unless it is given."""
+        return self.data / "keys" / "master.key"
+
+    @property
+    def database_url(self) -> str:
+        """The database to use.
+
+        Raises:
+            ConfigError: None is known: neither given nor running embedded.
+        """
+        if self.database is None:
+            raise ConfigError("no database: give --database URL, or start everything with «onekey run»")
+        return self.database.get_secret_value()
+
+    @property
+    def broker(self) -> Broker:
+        """The broker to use.
+
+        Raises:
+            ConfigError: None is known: neither given nor running embedded.
+        """
+        if self.mqtt is None:
+            raise ConfigError("no broker: give --mqtt URL, or start everything with «onekey run»")
+        return Broker(self.mqtt.get_secret_value())
+
+    @property
+    def people_url(self) -> str:
+        """Address in front of links for people."""
+        host = "127.0.0.1" if self.bind in ("0.0.0.0", "::") else self.bind  # noqa: S104
+        return (self.public_url or f"http://{host}:{self.http_port}").rstrip("/")
+
+    def shown(self) -> dict[str, Any]:
+        """Return the settings as they are in force, secrets masked."""
+        plain: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                value = _masked(value.get_secret_value())
+            plain[name] = str(value) if isinstance(value, Path) else value
+        return plain
+
+
+def _masked(text: str) -> str:
+    parts = urlsplit(text)
+    if not parts.scheme or not (parts.netloc or parts.path):
+        return "********"
+    if parts.password is None:
+        return text
+    user = quote(parts.username or "", safe="")
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{user}:********@{host}").geturl()
+
+
+def load(*, file: Path | None = None, **flags: object) -> Settings:
+    """Read the settings. Flags that are None do not count.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong, or the file cannot be read.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    data = given.get("data")
+    base = Path(str(data)) if data is not None else None
+    if file is None and base is not None and (base / "onekey.toml").exists():
+        file = base / "onekey.toml"
+    if file is not None and not file.exists():
+        raise ConfigError(f"no such settings file: {file}")
+    source: type[Settings] = type("Settings", (Settings,), {"toml_file": file, "__doc__": Settings.__doc__})
+    try:
+        return source(**given)  # type: ignore[arg-type]  # flags come as text, validation is pydantic's
+    except ValidationError as exc:
+        lines = [f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors()]
+        raise ConfigError("wrong settings: " + "; ".join(lines)) from exc
+    except ValueError as exc:
+        raise ConfigError(f"{file}: {exc}") from exc

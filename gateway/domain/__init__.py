@@ -1,0 +1,1 @@
+"""Rules in plain Python: values in, values out. Imports nothing of ours outside this package and no framework."""

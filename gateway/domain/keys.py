@@ -1,0 +1,45 @@
+"""Keys that make a repeat harmless (D5, D10): every replica, the spool and a retry derive the same ones."""
+
+from uuid import UUID, uuid5
+
+__all__ = ["alarm_id", "case_id", "leg_id", "notice_id", "numbered_key", "subject", "window_key"]
+
+_NAMESPACE = UUID("5f1a3c1e-6d0b-5b0e-9a55-7a3f0c2b9d11")
+
+
+def numbered_key(terminal: str, *, epoch: int, boot: int, seq: int) -> str:
+    """Return the key of a press that carries boot count and sequence number.
+
+    The credential epoch is part of it, since boot counts start again when a terminal is refurbished.
+    """
+    return f"n:{terminal}:{epoch}:{boot}:{seq}"
+
+
+def window_key(terminal: str, *, epoch: int, kinds: tuple[str, ...]) -> str:
+    """Return the key of a press without numbers; it holds for a short window per set of kinds only."""
+    return f"w:{terminal}:{epoch}:{'+'.join(sorted(set(kinds)))}"
+
+
+def subject(*, household: str | None, terminal: str | None) -> str:
+    """Return whom a case is about: the household, or the terminal while nobody knows where it stands."""
+    return f"household:{household}" if household is not None else f"terminal:{terminal or '?'}"
+
+
+def alarm_id(key: str, occurrence: int) -> UUID:
+    """Return the id of the `occurrence`-th alarm under `key`, counted from 1."""
+    return uuid5(_NAMESPACE, f"alarm|{key}|{occurrence}")
+
+
+def case_id(alarm: UUID) -> UUID:
+    """Return the id of the case that `alarm` opens."""
+    return uuid5(_NAMESPACE, f"case|{alarm}")
+
+
+def leg_id(case: UUID, *, role: str, party: str | None) -> UUID:
+    """Return the id of the leg to `party`, or of the failed leg of a role that has none."""
+    return uuid5(_NAMESPACE, f"leg|{case}|{role}|{party or ''}")
+
+
+def notice_id(leg: UUID, number: int) -> str:
+    """Return the idempotency key of the `number`-th notice of a leg (I5): the same on every retry."""
+    return f"msg_{leg.hex}_{number}"

@@ -1,0 +1,21 @@
+"""When to try a channel again."""
+
+from datetime import timedelta
+from random import Random
+
+__all__ = ["MAX_TRIES", "backoff"]
+
+MAX_TRIES = 8
+"""Tries per channel before a leg moves on to its next one: with the back-off below about two minutes."""
+
+_FIRST_S = 1.0
+_LONGEST_S = 60.0
+
+
+def backoff(tries: int, rng: Random) -> timedelta:
+    """Return how long to wait after the `tries`-th failure (counted from 1): 1, 2, 4 … 60 s, each ±25 %.
+
+    The jitter keeps a platform that comes back from being hit by every leg in the same instant.
+    """
+    seconds = min(_FIRST_S * 2 ** min(tries - 1, 16), _LONGEST_S)
+    return timedelta(seconds=seconds * rng.uniform(0.75, 1.25))

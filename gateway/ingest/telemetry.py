@@ -1,0 +1,140 @@
+"""The telemetry lane: heartbeats, fixes, events and results in micro-batches, acknowledged after the commit.
+
+It runs apart from the alarm lane: nothing here can end, delay or hide an alarm (I2, D12).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+
+import psycopg
+
+from gateway.domain.outbox import DueNotice
+from gateway.links.mqtt import Delivery, MqttLink
+from gateway.metrics import QUARANTINED, TELEMETRY, TELEMETRY_BATCH
+from gateway.service.quarantine import Misread, keep
+from gateway.service.telemetry import Told, store_reports
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool, is_data_error
+from protocols.errors import FrameError
+from protocols.okc import Up, parse_up, up_filter
+from schemas.tolerance import Unreadable, read_report
+
+__all__ = ["FILTERS", "TelemetryLane"]
+
+_log = logging.getLogger(__name__)
+
+FILTERS = tuple((up_filter(kind), 1) for kind in Up if kind is not Up.ALARM)
+_TRANSPORT = "mqtt"
+_LARGEST_BATCH = 500
+_LINGER_S = 0.02
+
+
+class TelemetryLane:
+    """Takes telemetry from a link."""
+
+    def __init__(
+        self,
+        link: MqttLink,
+        pool: Pool,
+        directory: Directory,
+        *,
+        submit: Callable[[Iterable[DueNotice]], None],
+        worker: Callable[[], int | None],
+        rng: Random,
+    ) -> None:
+        """`submit` sends notices committed in the name of `worker()`."""
+        self._link = link
+        self._pool = pool
+        self._directory = directory
+        self._submit = submit
+        self._worker = worker
+        self._rng = rng
+        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Handle telemetry until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._work(), name="telemetry-store")
+            tasks.create_task(self._link.run(self._queue.put_nowait), name="telemetry-link")
+
+    async def _work(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            await asyncio.sleep(_LINGER_S)  # lets a batch gather; telemetry is in no hurry
+            while len(batch) < _LARGEST_BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            with TELEMETRY_BATCH.time():
+                await self._store(batch)
+            for delivery in batch:
+                self._link.acknowledge(delivery)
+
+    async def _store(self, batch: Sequence[Delivery]) -> None:
+        told: list[tuple[Delivery, Told]] = []
+        for delivery in batch:
+            report = self._read(delivery)
+            if isinstance(report, Told):
+                told.append((delivery, report))
+            else:
+                QUARANTINED.labels("telemetry").inc()
+                await self._patiently_keep(report)
+        if told:
+            await self._patiently_store(told)
+
+    def _read(self, delivery: Delivery) -> Told | Misread:
+        terminal: str | None = None
+        try:
+            terminal, kind = parse_up(delivery.topic)
+        except FrameError as exc:
+            return self._misread(delivery, terminal, str(exc))
+        report = read_report(kind.value, delivery.payload)
+        if isinstance(report, Unreadable):
+            return self._misread(delivery, terminal, report.reason)
+        TELEMETRY.labels(kind.value).inc()
+        return Told(terminal, delivery.received_at, report)
+
+    def _misread(self, delivery: Delivery, terminal: str | None, reason: str) -> Misread:
+        return Misread(
+            transport=_TRANSPORT,
+            topic=delivery.topic,
+            terminal=terminal,
+            payload=delivery.payload,
+            received_at=delivery.received_at,
+            reason=reason,
+        )
+
+    async def _patiently_keep(self, misread: Misread) -> None:
+        while True:
+            try:
+                await keep(self._pool, misread)
+                return
+            except psycopg.Error as exc:
+                if is_data_error(exc):
+                    raise
+                await self._wait(exc)
+
+    async def _patiently_store(self, told: Sequence[tuple[Delivery, Told]]) -> None:
+        """Store a batch; one that the database refuses is halved until the culprit is alone in quarantine."""
+        while True:
+            try:
+                reports = [report for _, report in told]
+                self._submit(await store_reports(self._pool, self._directory, reports, worker=self._worker()))
+                return
+            except psycopg.Error as exc:
+                if not is_data_error(exc):
+                    await self._wait(exc)
+                    continue
+                if len(told) == 1:
+                    delivery, report = told[0]
+                    reason = f"the database refuses it ({type(exc).__name__})"
+                    await self._patiently_keep(self._misread(delivery, report.terminal, reason))
+                    return
+            half = len(told) // 2
+            await self._patiently_store(told[:half])
+            await self._patiently_store(told[half:])
+            return
+
+    async def _wait(self, exc: psycopg.Error) -> None:
+        _log.warning("cannot store telemetry yet: %s", exc)
+        await asyncio.sleep(self._rng.uniform(0.3, 0.8))

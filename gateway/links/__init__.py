@@ -1,0 +1,1 @@
+"""Connections that more than one part of the gateway uses."""

@@ -1,0 +1,168 @@
+"""The MQTT link: a persistent session whose messages are acknowledged by us, after they are safe (I1).
+
+aiomqtt 2 acknowledges a message as soon as it is queued. Here, and only here, manual acknowledgement is switched on
+underneath it; ``tests/integration/test_mqtt_link.py`` is the contract with a real broker. The incoming queue is left
+unbounded on purpose: a bounded one discards messages, and what the broker sends unacknowledged is the bound.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import aiomqtt
+
+from gateway.config import Broker
+
+__all__ = ["Delivery", "LinkDown", "MqttLink"]
+
+_log = logging.getLogger(__name__)
+
+_FIRST_DELAY_S = 0.2
+_LONGEST_DELAY_S = 5.0
+_REFUSED = 0x80
+
+
+class LinkDown(Exception):
+    """There is no connection to the broker now."""
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One message of the broker, to be acknowledged once. ``received_at`` is our clock's word."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retained: bool
+    received_at: datetime
+    received_mono: float
+    mid: int
+    session: int
+    done: bool = False
+
+
+class MqttLink:
+    """One connection with a session of its own, reconnected for ever with jittered back-off."""
+
+    def __init__(self, broker: Broker, *, client_id: str, filters: Sequence[tuple[str, int]] = ()) -> None:
+        """Prepare a link that subscribes to `filters` (topic filter, QoS). Without any it keeps no session."""
+        self._broker = broker
+        self._client_id = client_id
+        self._filters = filters
+        self._client: aiomqtt.Client | None = None
+        self._session = 0
+        self._unacknowledged: deque[Delivery] = deque()
+        self._under_way: set[int] = set()
+        self._rng = random.Random(client_id)
+        self.connected = asyncio.Event()
+
+    async def run(self, take: Callable[[Delivery], None]) -> None:
+        """Stay connected and hand every message to `take`, which must not block, until cancelled."""
+        delay_s = _FIRST_DELAY_S
+        while True:
+            try:
+                async with self._connect() as client:
+                    delay_s = _FIRST_DELAY_S
+                    await self._subscribe(client)
+                    self._client = client
+                    self.connected.set()
+                    _log.info("connected to the broker", extra={"client_id": self._client_id})
+                    async for message in client.messages:
+                        # A broker that tires of waiting sends again under the same packet identifier (NATS, D2):
+                        # that is no new message, and while the database is away it would fill the memory.
+                        if not message.qos or message.mid not in self._under_way:
+                            take(self._delivery(message))
+            except (aiomqtt.MqttError, OSError, TimeoutError) as exc:
+                _log.warning("broker connection lost: %s", exc, extra={"client_id": self._client_id})
+            finally:
+                self._client = None
+                self.connected.clear()
+                self._session += 1
+                self._unacknowledged.clear()
+                self._under_way.clear()
+            await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+
+    def _connect(self) -> aiomqtt.Client:
+        client = aiomqtt.Client(
+            hostname=self._broker.host,
+            port=self._broker.port,
+            username=self._broker.user,
+            password=self._broker.password,
+            identifier=self._client_id,
+            protocol=aiomqtt.ProtocolVersion.V311,
+            clean_session=not self._filters,
+            keepalive=15,
+            timeout=10,
+            tls_context=ssl.create_default_context() if self._broker.tls else None,
+            max_inflight_messages=1000,
+        )
+        client._client.manual_ack_set(True)  # noqa: SLF001  # the one place, see the module's text
+        client.pending_calls_threshold = 10_000
+        return client
+
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        if not self._filters:
+            return
+        granted = await client.subscribe(list(self._filters))
+        codes = [code if isinstance(code, int) else code.value for code in granted]
+        refused = [topic for (topic, _), code in zip(self._filters, codes, strict=True) if code >= _REFUSED]
+        if refused:
+            raise aiomqtt.MqttError(f"the broker refuses the subscription to {', '.join(refused)}")
+
+    def _delivery(self, message: aiomqtt.Message) -> Delivery:
+        payload = message.payload
+        delivery = Delivery(
+            topic=message.topic.value,
+            payload=payload if isinstance(payload, bytes) else str(payload).encode(),
+            qos=message.qos,
+            retained=message.retain,
+            received_at=datetime.now(UTC),
+            received_mono=asyncio.get_running_loop().time(),
+            mid=message.mid,
+            session=self._session,
+        )
+        if delivery.qos:
+            self._unacknowledged.append(delivery)
+            self._under_way.add(delivery.mid)
+        return delivery
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that `delivery` is safe.
+
+        Acknowledgements leave in the order of arrival, as MQTT wants it [MQTT-4.6.0-2]; one of a session that is
+        gone is dropped, and the broker sends that message again.
+        """
+        delivery.done = True
+        while self._unacknowledged and self._unacknowledged[0].done:
+            head = self._unacknowledged.popleft()
+            if self._client is not None and head.session == self._session:
+                self._under_way.discard(head.mid)
+                self._client._client.ack(head.mid, head.qos)  # noqa: SLF001
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 0, timeout_s: float = 5.0) -> None:
+        """Publish; with QoS 1 wait until the broker has it.
+
+        Raises:
+            LinkDown: Not connected, or lost meanwhile.
+        """
+        client = self._client
+        if client is None:
+            raise LinkDown("not connected to the broker")
+        try:
+            await client.publish(topic, payload, qos=qos, timeout=timeout_s)
+        except aiomqtt.MqttError as exc:
+            raise LinkDown(str(exc)) from exc
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        """Wait until connected, up to `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.connected.wait()
+        return self.connected.is_set()

@@ -1,0 +1,21 @@
+"""What is measured: stage latencies and counts, for Prometheus. Values are in seconds."""
+
+from prometheus_client import Counter, Histogram
+
+__all__ = ["ALARMS", "ATTEMPTS", "QUARANTINED", "STAGE", "TELEMETRY", "TELEMETRY_BATCH"]
+
+_FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+STAGE = Histogram(
+    "onekey_alarm_stage_seconds",
+    "From an alarm's arrival at the gateway to: stored (committed), acknowledged (told the terminal), first attempt.",
+    ["stage"],
+    buckets=_FAST,
+)
+ATTEMPTS = Histogram(
+    "onekey_attempt_seconds", "How long one attempt on a channel took.", ["channel", "outcome"], buckets=_FAST
+)
+ALARMS = Counter("onekey_alarms_total", "Alarms by what came of them: opened, joined, repeated, unreadable.", ["how"])
+TELEMETRY = Counter("onekey_telemetry_total", "Reports of the telemetry lane by kind.", ["kind"])
+TELEMETRY_BATCH = Histogram("onekey_telemetry_batch_seconds", "How long storing one batch took.", buckets=_FAST)
+QUARANTINED = Counter("onekey_quarantined_total", "Messages put into quarantine.", ["lane"])

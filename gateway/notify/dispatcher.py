@@ -1,0 +1,184 @@
+"""The dispatcher: takes due notices, sends them all at once, records what came of them.
+
+Delivery is at least once, under the same id (I5). What was committed by this process is handed over in memory at
+once; everything else is leased from the outbox: retries, fallbacks, what a dead worker left (D12).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from random import Random
+
+import psycopg
+
+from gateway.domain.outbox import DueNotice, GiveUp, Outcome, Tried, TryAgain
+from gateway.metrics import ATTEMPTS
+from gateway.notify.channel import Channel
+from gateway.service.due import lease_due, still_due
+from gateway.service.record import record_attempts
+from gateway.store import outbox
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool, connect, is_data_error
+
+__all__ = ["Dispatcher"]
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+_STALE_S = 0.5
+_BATCH = 256
+_CHANNEL_LIMIT_S = 65.0
+
+
+class Dispatcher:
+    """One worker. Every party is behind a bulkhead of its own: so many sends at a time, the rest waits its turn."""
+
+    def __init__(
+        self,
+        database: str,
+        pool: Pool,
+        directory: Directory,
+        channels: Mapping[str, Channel],
+        *,
+        name: str,
+        party_parallel: int,
+        rng: Random,
+        status: Callable[[], dict[str, object]],
+        observe: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`status` is what the worker's row shows of this process; `observe` hears of the steps."""
+        self._database = database
+        self._pool = pool
+        self._directory = directory
+        self._channels = channels
+        self._name = name
+        self._parallel = party_parallel
+        self._rng = rng
+        self._status = status
+        self._observe = observe
+        self._gates: dict[tuple[str, str], asyncio.Semaphore] = {}
+        self._holding: dict[str, DueNotice] = {}
+        self._tried: asyncio.Queue[Tried] = asyncio.Queue()
+        self._tasks: asyncio.TaskGroup | None = None
+        self.worker: int | None = None
+
+    def submit(self, notices: Iterable[DueNotice]) -> None:
+        """Send notices that the caller has committed in this worker's name. Returns at once."""
+        for notice in notices:
+            self._start(notice)
+
+    async def run(self) -> None:
+        """Send until cancelled. Losing the database only stops the recording until it is back."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self._live(), name="notify-session")
+            tasks.create_task(self._record(), name="notify-record")
+
+    async def _live(self) -> None:
+        """Hold the session that this worker's leases hang on, and lease what is due."""
+        while True:
+            try:
+                await self._hold_session()
+            except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+                _log.warning("dispatcher lost the database: %s", exc)
+                self.worker = None
+                await asyncio.sleep(self._rng.uniform(0.2, 0.6))
+
+    async def _hold_session(self) -> None:
+        session = await connect(self._database, name=f"worker-{self._name}")
+        async with session:
+            self.worker = await outbox.register(session, self._name)
+            await session.execute(f"LISTEN {outbox.CHANNEL}")
+            while True:
+                await outbox.beat(session, self.worker, self._status())
+                leased = await lease_due(
+                    self._pool, self._directory, worker=self.worker, holding=list(self._holding), limit=_BATCH
+                )
+                self.submit(leased)
+                if len(leased) == _BATCH:
+                    continue
+                async for _ in session.notifies(timeout=_POLL_S, stop_after=1):
+                    pass
+
+    def _start(self, notice: DueNotice) -> None:
+        if notice.id in self._holding or self._tasks is None:
+            return
+        self._holding[notice.id] = notice
+        self._tasks.create_task(self._send(notice), name=f"send-{notice.id}")
+
+    async def _send(self, notice: DueNotice) -> None:
+        kind = notice.spec.kind
+        loop = asyncio.get_running_loop()
+        gate = self._gates.setdefault((notice.party.id, kind), asyncio.Semaphore(self._parallel))
+        queued = loop.time()
+        async with gate:
+            if loop.time() - queued > _STALE_S and not await self._still_due(notice):
+                self._holding.pop(notice.id, None)
+                return
+            self._observe("sending")
+            started_at, started = datetime.now(UTC), loop.time()
+            outcome = await self._try(kind, notice)
+            took_s = loop.time() - started
+        self._observe("sent")
+        ATTEMPTS.labels(kind, type(outcome).__name__).observe(took_s)
+        self._tried.put_nowait(
+            Tried(notice=notice, started_at=started_at, answered_at=datetime.now(UTC), outcome=outcome)
+        )
+
+    async def _still_due(self, notice: DueNotice) -> bool:
+        if self.worker is None:
+            return True
+        try:
+            return await still_due(self._pool, notice, worker=self.worker)
+        except psycopg.Error:
+            return True  # in doubt send: a message too many does less harm than one too few (I6)
+
+    async def _try(self, kind: str, notice: DueNotice) -> Outcome:
+        channel = self._channels.get(kind)
+        if channel is None:
+            return GiveUp(f"this gateway has no channel {kind}")
+        try:
+            async with asyncio.timeout(_CHANNEL_LIMIT_S):
+                return await channel.send(notice)
+        except Exception as exc:  # a channel is foreign ground: whatever breaks there must not end the others
+            _log.exception("channel failed", extra={"channel": kind, "notice": notice.id})
+            return TryAgain(f"{type(exc).__name__} in the channel")
+
+    async def _record(self) -> None:
+        """Write outcomes down, as many at once as have come in meanwhile."""
+        while True:
+            tried = [await self._tried.get()]
+            while len(tried) < _BATCH and not self._tried.empty():
+                tried.append(self._tried.get_nowait())
+            more = await self._recorded(tried)
+            for one in tried:
+                self._holding.pop(one.notice.id, None)
+            self.submit(more)
+
+    async def _recorded(self, tried: list[Tried]) -> list[DueNotice]:
+        """Record a batch, waiting for the database as long as it takes; a row it refuses stops no other (D12)."""
+        while True:
+            try:
+                return await record_attempts(self._pool, self._directory, tried, worker=self.worker, rng=self._rng)
+            except psycopg.Error as exc:
+                if not is_data_error(exc):
+                    _log.warning("cannot record attempts yet: %s", exc)
+                    await asyncio.sleep(self._rng.uniform(0.2, 0.6))
+                elif len(tried) > 1:
+                    return [notice for one in tried for notice in await self._recorded([one])]
+                else:
+                    _log.error("an attempt cannot be recorded: %s", exc, extra={"notice": tried[0].notice.id})
+                    tried = [replace(tried[0], outcome=TryAgain("the outcome could not be recorded"))]
+
+    @property
+    def under_way(self) -> int:
+        """How many notices are being sent or recorded."""
+        return len(self._holding)
+
+    async def idle(self) -> None:
+        """Wait until everything submitted was recorded."""
+        while self._holding:
+            await asyncio.sleep(0.01)
+

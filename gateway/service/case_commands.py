@@ -1,0 +1,287 @@
+"""What people do with a case: answer, own, confirm safety, close. Every command may be repeated safely."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from gateway.domain.case import ANSWER_STATES, CaseState, LegState, NotFound, StateConflict, after_answer
+from gateway.domain.kinds import CaseClass
+from gateway.domain.outbox import DueNotice, PartyAnswer
+from gateway.keyring import ErasedKey
+from gateway.service import fan_out
+from gateway.service.views import Surroundings, surroundings
+from gateway.store import cases, events, outbox, queries
+from gateway.store.cases import CaseRow, LegRow
+from gateway.store.directory import Directory
+from gateway.store.journal import Head, Note, Writer
+from gateway.store.pool import Connection, Pool
+
+__all__ = [
+    "Answered",
+    "Outcome",
+    "acknowledge_case",
+    "answer_leg",
+    "close_case",
+    "mark_safe",
+    "record_answer",
+]
+
+
+class Outcome(StrEnum):
+    """How a case ended."""
+
+    HELPED = "helped"
+    HOSPITAL = "hospital"
+    FALSE_ALARM = "false_alarm"
+    TEST = "test"
+    TECHNICAL_FIXED = "technical_fixed"
+    SERVICE_DONE = "service_done"
+    DUPLICATE = "duplicate"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What an answer did. ``counted`` is false when the leg or its case was over: the answer is on record only."""
+
+    case_id: UUID
+    leg_id: UUID
+    state: LegState
+    case_state: CaseState
+    counted: bool
+
+
+@asynccontextmanager
+async def _locked(pool: Pool, case_id: UUID) -> AsyncIterator[tuple[Connection, CaseRow]]:
+    async with pool.connection() as conn, conn.transaction():
+        case = await cases.lock_case(conn, case_id)
+        if case is None:
+            raise NotFound(f"There is no case {case_id}.")
+        yield conn, case
+
+
+async def _around(conn: Connection, directory: Directory, case: CaseRow) -> Surroundings:
+    """Look up the surroundings of a case; what is written after an erasure goes under the key of the site (D15)."""
+    try:
+        return await surroundings(conn, directory, case)
+    except ErasedKey:
+        row = await (await conn.execute("SELECT key_id FROM site WHERE id = %s", (case.site_id,))).fetchone()
+        assert row is not None
+        return await surroundings(conn, directory, replace(case, key_id=row[0]))
+
+
+def _writer(case: CaseRow, around: Surroundings) -> Writer:
+    return Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
+
+
+async def answer_leg(pool: Pool, directory: Directory, leg_id: UUID, answer: PartyAnswer, *, via: str) -> Answered:
+    """Record what a party answers on a leg.
+
+    The same answer of the same person again changes nothing, unless the leg became an obligation again
+    meanwhile. On a leg or case that is over, the answer is put on record and the state stays.
+
+    Raises:
+        NotFound: No such leg.
+        StateConflict: The leg has no party, so nobody can have answered.
+    """
+    async with pool.connection() as conn:
+        case_id = await queries.case_of_leg(conn, leg_id)
+    if case_id is None:
+        raise NotFound(f"There is no leg {leg_id}.")
+    async with _locked(pool, case_id) as (conn, case):
+        leg = next(leg for leg in await cases.legs_of(conn, case_id) if leg.id == leg_id)
+        if leg.party_id is None:
+            raise StateConflict(f"Leg {leg_id} has no party: nobody of the household has the role {leg.role}.")
+        writer = _writer(case, await _around(conn, directory, case))
+        state = await record_answer(conn, case, leg, answer, via=via, writer=writer)
+        await writer.flush(conn)
+    case_state = CaseState(case.state)
+    return Answered(
+        case_id=case_id,
+        leg_id=leg_id,
+        state=state,
+        case_state=case_state,
+        counted=case_state is not CaseState.CLOSED and state not in (LegState.WITHDRAWN, LegState.SKIPPED),
+    )
+
+
+async def record_answer(
+    conn: Connection, case: CaseRow, leg: LegRow, answer: PartyAnswer, *, via: str, writer: Writer
+) -> LegState:
+    """Record an answer in the caller's transaction, which holds the lock of the case, and return the leg's state.
+
+    The caller flushes `writer`. `leg` is the row as it stands now.
+    """
+    before = LegState(leg.state)
+    after = before if case.state == CaseState.CLOSED else after_answer(before, answer.answer)
+    by, reason = _storable(answer.by, longest=100), _storable(answer.reason, longest=500)
+    last = await queries.last_answer(conn, leg.id, by)
+    if last is not None and after is before and (last.answer, last.minutes, last.reason) == (
+        answer.answer,
+        answer.minutes,
+        reason,
+    ):
+        return before
+    at = await outbox.add_answer(
+        conn, leg=leg.id, case=case.id, answer=answer.answer, reason=reason, minutes=answer.minutes, by=by, via=via
+    )
+    if after is not before:
+        await queries.set_leg_state(conn, leg.id, after)
+    if before is LegState.PENDING and after is ANSWER_STATES[answer.answer]:
+        await outbox.cancel(conn, leg.id)
+    told = {
+        "leg": str(leg.id),
+        "role": leg.role,
+        "party": leg.party_id,
+        "answer": answer.answer,
+        "minutes": answer.minutes,
+        "state": after.value,
+    }
+    writer.add(
+        Note("leg.answered", {**told, "reason": reason, "by": by, "via": via}, actor=f"party:{leg.party_id}"), at=at
+    )
+    await events.emit(conn, "leg.answered", district=case.district, case_id=case.id, data=told)
+    return after
+
+
+def _storable(text: str | None, *, longest: int) -> str | None:
+    """Return text that the database takes: a party's platform may send a NUL or half a surrogate (D12)."""
+    if text is None:
+        return None
+    return "".join(char if char.isprintable() else " " for char in text)[:longest].strip() or None
+
+
+async def acknowledge_case(
+    pool: Pool, directory: Directory, case_id: UUID, *, operator: str, via: str | None = None
+) -> CaseRow:
+    """Own a case: the first operator stays responsible to the end (R17). Asking again changes nothing.
+
+    Raises:
+        NotFound: No such case.
+        StateConflict: Somebody else owns it, or it was closed without an owner.
+    """
+    async with _locked(pool, case_id) as (conn, case):
+        if case.owner == operator:
+            return case
+        if case.owner is not None:
+            raise StateConflict(f"The case is owned already, by {case.owner}; the first operator stays responsible.")
+        if case.state == CaseState.CLOSED:
+            raise StateConflict("The case was closed without an owner; nobody can take it over any more.")
+        around = await _around(conn, directory, case)
+        at = await queries.own(conn, case_id, operator)
+        await _tell(conn, case, around, "case.acknowledged", {"operator": operator}, actor=operator, via=via, at=at)
+    return replace(case, owner=operator, owned_at=at)
+
+
+async def mark_safe(pool: Pool, directory: Directory, case_id: UUID, *, by: str, via: str | None = None) -> CaseRow:
+    """Note that `by` confirmed that the person is safe: the next press opens a new case (D10).
+
+    A case that is safe or closed already stays as it is.
+
+    Raises:
+        NotFound: No such case.
+    """
+    async with _locked(pool, case_id) as (conn, case):
+        if case.state != CaseState.OPEN:
+            return case
+        around = await _around(conn, directory, case)
+        at = await queries.set_safe(conn, case_id, by)
+        await _tell(conn, case, around, "case.safe", {"by": by}, actor=by, via=via, at=at)
+    return replace(case, state=CaseState.SAFE, safe_at=at, safe_by=by)
+
+
+async def close_case(
+    pool: Pool,
+    directory: Directory,
+    case_id: UUID,
+    *,
+    outcome: str,
+    confirmed_by: str | None,
+    note: str | None,
+    operator: str | None = None,
+    via: str | None = None,
+    worker: int | None = None,
+) -> list[DueNotice]:
+    """Close a case: what is due is cancelled, obligations are withdrawn, and whoever was told hears that it is over (I4).
+
+    `confirmed_by` says that the person is safe, unless the case is safe already. `note` is kept in the journal
+    alone, where it can be erased (D15). Returns the notices that `worker` has to send.
+
+    Raises:
+        NotFound: No such case.
+        StateConflict: It was closed with another outcome; or it is an emergency and nobody confirmed safety.
+    """
+    outcome = Outcome(outcome)
+    async with _locked(pool, case_id) as (conn, case):
+        if case.state == CaseState.CLOSED:
+            if case.outcome != outcome:
+                raise StateConflict(f"The case was closed already, with the outcome {case.outcome}.")
+            return []
+        if case.case_class == CaseClass.EMERGENCY and case.safe_at is None and confirmed_by is None:
+            raise StateConflict("An emergency is closed only after somebody confirmed that the person is safe: say who.")
+        around = await _around(conn, directory, case)
+        by = operator or confirmed_by or case.owner or "gateway"
+        safe_by = confirmed_by or by
+        writer = _writer(case, around)
+        if case.safe_at is None:
+            safe_at = await queries.set_safe(conn, case_id, safe_by)
+            writer.add(Note("case.safe", {"by": safe_by, "via": via}, actor=f"operator:{by}"), at=safe_at)
+            await events.emit(conn, "case.safe", district=case.district, case_id=case_id, data=_about(case))
+            case = replace(case, safe_at=safe_at, safe_by=safe_by)
+        closed_at = await queries.set_closed(conn, case_id, outcome=outcome, by=by)
+        case = replace(case, state=CaseState.CLOSED, closed_at=closed_at, closed_by=by, outcome=outcome)
+
+        await queries.lock_due(conn, case_id)
+        told = await queries.told_legs(conn, case_id)
+        await outbox.cancel_of_case(conn, case_id)
+        withdrawn = await queries.withdraw_legs(conn, case_id)
+        legs = [leg for leg in await cases.legs_of(conn, case_id) if leg.id in told]
+        notices = await fan_out.renotify(conn, case, legs, reason="closed", around=around, worker=worker, rearm=False)
+        writer.add(
+            Note(
+                "case.closed",
+                {
+                    "outcome": outcome,
+                    "confirmed_by": confirmed_by,
+                    "note": _storable(note, longest=4000),
+                    "via": via,
+                    "withdrawn": [str(leg) for leg in withdrawn],
+                    "told": [str(leg.id) for leg in legs],
+                },
+                actor=f"operator:{by}",
+            ),
+            at=closed_at,
+        )
+        await writer.flush(conn)
+        await events.emit(
+            conn,
+            "case.closed",
+            district=case.district,
+            case_id=case_id,
+            data={**_about(case), "outcome": outcome, "told": len(legs)},
+        )
+        return notices
+
+
+def _about(case: CaseRow) -> dict[str, object]:
+    return {"class": case.case_class, "kinds": case.kinds, "test": case.test}
+
+
+async def _tell(
+    conn: Connection,
+    case: CaseRow,
+    around: Surroundings,
+    kind: str,
+    data: dict[str, object],
+    *,
+    actor: str,
+    via: str | None,
+    at: datetime,
+) -> None:
+    writer = _writer(case, around)
+    writer.add(Note(kind, {**data, "via": via}, actor=f"operator:{actor}"), at=at)
+    await writer.flush(conn)
+    await events.emit(conn, kind, district=case.district, case_id=case.id, data={**_about(case), **data})

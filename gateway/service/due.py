@@ -1,0 +1,62 @@
+"""Taking due notices out of the outbox, with all that is needed to send them."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from gateway.domain.outbox import CaseView, DueNotice
+from gateway.keyring import ErasedKey
+from gateway.service.views import Surroundings, due, surroundings, view_of
+from gateway.store import cases, outbox
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool
+
+__all__ = ["lease_due", "still_due"]
+
+
+async def lease_due(
+    pool: Pool, directory: Directory, *, worker: int, holding: Collection[str], limit: int = 500
+) -> list[DueNotice]:
+    """Take what is due and nobody alive is sending. A party that is gone from the directory ends its notice."""
+    async with pool.connection() as conn, conn.transaction():
+        rows = await outbox.lease(conn, worker, holding=holding, limit=limit)
+        notices: list[DueNotice] = []
+        lost: list[str] = []
+        views: dict[UUID, tuple[CaseView, Surroundings] | None] = {}
+        for row in rows:
+            if row.case_id not in views:
+                case = await cases.by_id(conn, row.case_id)
+                assert case is not None
+                try:
+                    around = await surroundings(conn, directory, case)
+                except ErasedKey:
+                    views[row.case_id] = None
+                else:
+                    views[row.case_id] = (view_of(case, site=around.site, household=around.household), around)
+            known = views[row.case_id]
+            if known is None:
+                lost.append(row.id)
+                continue
+            view, around = known
+            party = around.party(row.party_id)
+            if party is None:
+                party = next(iter(await directory.parties(conn, [row.party_id])), None)
+            if party is None or not party.channels:
+                lost.append(row.id)
+                continue
+            notices.append(due(row, party=party, case=view))
+        if lost:
+            await outbox.finish(conn, lost, "failed")
+            await conn.execute(
+                """
+                UPDATE leg SET state = 'failed', ended_at = clock_timestamp(), problem = 'the party is no longer known'
+                WHERE state = 'pending' AND id IN (SELECT leg_id FROM notice WHERE id = ANY(%s))
+                """,
+                (lost,),
+            )
+        return notices
+
+
+async def still_due(pool: Pool, notice: DueNotice, *, worker: int) -> bool:
+    """Is a notice that had to wait for its turn still to be sent (I4)?"""
+    async with pool.connection() as conn:
+        return await outbox.still_due(conn, notice.id, worker)

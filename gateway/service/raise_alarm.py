@@ -1,0 +1,392 @@
+"""A press becomes an alarm, a case and its legs, in one transaction (R1, I1, I3).
+
+The caller acknowledges after the commit, and sends the notices that come back.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from gateway.domain import keys
+from gateway.domain.case import WINDOW, CaseState, DomainError, LegState, is_repeat
+from gateway.domain.directory import Party
+from gateway.domain.kinds import CaseClass, classify
+from gateway.domain.location import better
+from gateway.domain.outbox import DueNotice
+from gateway.domain.plan import EVERY_KIND, PlannedLeg, legs_for
+from gateway.keyring import ErasedKey
+from gateway.service import fan_out
+from gateway.service.places import best_location, place_of, record_of
+from gateway.service.views import Surroundings, case_key
+from gateway.store import cases, events
+from gateway.store.cases import CaseRow, LegRow, NewAlarm
+from gateway.store.directory import Directory, Origin, SiteView
+from gateway.store.journal import Head, Note, Writer
+from gateway.store.pool import Connection, Pool
+
+__all__ = ["UNREADABLE", "NoSite", "Press", "Raised", "raise_alarm", "raise_alarm_in"]
+
+UNREADABLE = "unreadable"
+"""The kind of an alarm that could not be read: nobody's plan knows it, so it is an emergency."""
+
+_RAW_KEPT = 65_536
+
+
+class NoSite(DomainError):
+    """No site is set up, so there is nobody who could be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Press:
+    """An alarm as it came in, whatever brought it. ``pressed_at`` is the terminal's word, ``received_at`` ours.
+
+    ``copy``: the broker had this stored and sent it again on its own account (a retained message).
+    """
+
+    terminal: str | None
+    transport: str
+    kinds: tuple[str, ...]
+    received_at: datetime
+    payload: bytes
+    digest: bytes
+    boot: int | None = None
+    seq: int | None = None
+    pressed_at: datetime | None = None
+    fix: dict[str, Any] | None = None
+    battery_pct: int | None = None
+    signal_dbm: int | None = None
+    test: bool = False
+    copy: bool = False
+    problems: tuple[str, ...] = ()
+
+    @property
+    def unreadable(self) -> bool:
+        """Did it fail to be read?"""
+        return self.kinds == (UNREADABLE,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """What came of a press. ``notices`` have to be sent now; `how` is opened, joined or repeated."""
+
+    case_id: UUID
+    how: str
+    notices: tuple[DueNotice, ...] = ()
+    terminal_uid: UUID | None = None
+    district: str | None = None
+
+
+async def raise_alarm(pool: Pool, directory: Directory, press: Press, *, worker: int | None) -> Raised:
+    """Store a press and everything it obliges us to, or nothing.
+
+    A repeat of a press whose case is not yet safe changes nothing but a counter. Any other press joins the open
+    emergency of its household, raises its urgency and re-arms the legs that were answered, or opens a new case
+    that is linked to the one before (D10).
+
+    Raises:
+        NoSite: Nobody could be told, because no site is set up.
+    """
+    async with pool.connection() as conn, conn.transaction():
+        return await raise_alarm_in(conn, directory, press, worker=worker)
+
+
+async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *, worker: int | None) -> Raised:
+    """Do the work of `raise_alarm` in the caller's transaction."""
+    origin = await directory.origin(conn, press.terminal)
+    around, problem = await _surroundings(conn, directory, press, origin)
+    test = press.test and origin.in_test_window
+    case_class = classify(press.kinds, test=test)
+    household = around.household
+    subject = keys.subject(household=None if household is None else household.id, terminal=press.terminal)
+    await cases.lock_subject(conn, subject)
+
+    if press.copy and (known_case := await cases.known_copy(conn, press.terminal, press.digest)) is not None:
+        return Raised(case_id=known_case, how="repeated", terminal_uid=origin.terminal_uid)
+    key, numbered = _key(press, origin)
+    known = await cases.known_alarm(conn, key)
+    if known is not None:
+        differs = numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
+        in_time = numbered or origin.now - known.received_at <= WINDOW
+        if in_time and is_repeat(case_state=CaseState(known.case_state), pressed_at_differs=differs):
+            await cases.count_repeat(conn, known.id)
+            return Raised(case_id=known.case_id, how="repeated", terminal_uid=origin.terminal_uid)
+
+    occurrence = 1 if known is None else known.occurrence + 1
+    alarm_id = keys.alarm_id(key, occurrence)
+    case = await cases.open_case(conn, subject, case_class)
+    if case is None:
+        raised = await _open(conn, press, origin, around, alarm_id, case_class, subject, problem, worker=worker)
+    else:
+        raised = await _join(conn, directory, press, origin, around, case, problem, worker=worker)
+    await cases.add_alarm(
+        conn,
+        NewAlarm(
+            id=alarm_id,
+            key=key,
+            occurrence=occurrence,
+            case_id=raised.case_id,
+            terminal_uid=origin.terminal_uid,
+            terminal_id=press.terminal,
+            epoch=origin.epoch,
+            boot=press.boot,
+            seq=press.seq,
+            kinds=list(press.kinds),
+            test=test,
+            pressed_at=press.pressed_at,
+            received_at=press.received_at,
+            transport=press.transport,
+            fix=press.fix,
+            battery_pct=press.battery_pct,
+            signal_dbm=press.signal_dbm,
+            problems=list(press.problems),
+            digest=press.digest,
+        ),
+    )
+    return raised
+
+
+def _key(press: Press, origin: Origin) -> tuple[str, bool]:
+    terminal = press.terminal or "?"
+    if press.boot is not None and press.seq is not None:
+        return keys.numbered_key(terminal, epoch=origin.epoch, boot=press.boot, seq=press.seq), True
+    return keys.window_key(terminal, epoch=origin.epoch, kinds=press.kinds), False
+
+
+async def _surroundings(
+    conn: Connection, directory: Directory, press: Press, origin: Origin
+) -> tuple[Surroundings, str | None]:
+    """Find who is concerned; what belongs to nobody concerns the fallback of every site (D13)."""
+    problem = "; ".join(press.problems) or None
+    if origin.site is None:
+        sites = await directory.sites(conn)
+        if not sites:
+            raise NoSite("no site is set up: nobody could be told. Apply a site file first.")
+        everybody = {party.id: party for site in sites for party in site.fallback}
+        site = replace(sites[0], fallback=tuple(everybody.values()))
+        return Surroundings(site, None, site.key), _and("unknown terminal", problem)
+    site = await directory.site(conn, origin.site, origin.revision)
+    if origin.household is None:
+        return Surroundings(site, None, site.key), _and("the terminal is not assigned to a household", problem)
+    try:
+        household, key = await directory.household(conn, origin.household, origin.revision)
+    except ErasedKey:
+        return Surroundings(site, None, site.key), _and("the record of the household was erased", problem)
+    return Surroundings(site, household, key), problem
+
+
+def _and(first: str, second: str | None) -> str:
+    return first if second is None else f"{first}; {second}"
+
+
+def _plan(kinds: Sequence[str], around: Surroundings, *, test: bool) -> list[PlannedLeg]:
+    household, site = around.household, around.site
+    if household is None or set(kinds) == {UNREADABLE}:
+        return legs_for((), plans=(), parties=(), fallback=site.fallback, test=test)
+    readable = [kind for kind in kinds if kind != UNREADABLE]
+    return legs_for(readable, plans=site.plans, parties=household.parties, fallback=site.fallback, test=test)
+
+
+def _plans_used(kinds: Sequence[str], site: SiteView) -> tuple[list[str], dict[str, str]]:
+    used: dict[str, None] = {}
+    privacy: dict[str, str] = {}
+    for plan in site.plans:
+        if EVERY_KIND in plan.kinds or set(kinds) & set(plan.kinds):
+            used[f"{plan.id}@{plan.version}"] = None
+            privacy.update(plan.privacy)
+    return list(used), privacy
+
+
+def _told(legs: Sequence[LegRow]) -> list[dict[str, Any]]:
+    return [
+        {"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "state": leg.state, "problem": leg.problem}
+        for leg in legs
+    ]
+
+
+def _report(press: Press) -> dict[str, Any]:
+    return {
+        "terminal": press.terminal,
+        "transport": press.transport,
+        "boot": press.boot,
+        "seq": press.seq,
+        "kinds": list(press.kinds),
+        "pressed_at": press.pressed_at,
+        "received_at": press.received_at,
+        "fix": press.fix,
+        "battery_pct": press.battery_pct,
+        "signal_dbm": press.signal_dbm,
+        "problems": list(press.problems),
+        "sha256": press.digest.hex(),
+        "raw": base64.b64encode(press.payload[:_RAW_KEPT]).decode(),
+    }
+
+
+async def _open(
+    conn: Connection,
+    press: Press,
+    origin: Origin,
+    around: Surroundings,
+    alarm_id: UUID,
+    case_class: CaseClass,
+    subject: str,
+    problem: str | None,
+    *,
+    worker: int | None,
+) -> Raised:
+    case_id = keys.case_id(alarm_id)
+    household = around.household
+    plans, privacy = _plans_used(press.kinds, around.site)
+    location = best_location(press.fix, last=origin.last_fix, household=household, now=origin.now)
+    case = CaseRow(
+        id=case_id,
+        subject=subject,
+        case_class=case_class,
+        state=CaseState.OPEN,
+        district=around.site.district if household is None else household.district,
+        site_id=around.site.id,
+        household_id=None if household is None else household.id,
+        terminal_id=press.terminal,
+        kinds=list(dict.fromkeys(press.kinds)),
+        urgency=1,
+        test=case_class is CaseClass.TEST,
+        pressed_at=press.pressed_at,
+        received_at=press.received_at,
+        opened_at=origin.now,
+        location=None if location is None else record_of(location),
+        problem=problem,
+        plans=plans,
+        privacy=privacy,
+        owner=None,
+        owned_at=None,
+        safe_at=None,
+        safe_by=None,
+        closed_at=None,
+        closed_by=None,
+        outcome=None,
+        note=None,
+        previous=await cases.newest_case(conn, subject, case_class),
+        key_id=around.key.id,
+        journal_n=0,
+        journal_head=Head().hash,
+    )
+    await cases.add_case(conn, case)
+    planned = _plan(case.kinds, around, test=case.test)
+    legs, notices = await fan_out.add_legs(conn, case, planned, around=around, worker=worker)
+    journal = Writer(case_id, around.key)
+    journal.add(Note("alarm.received", _report(press), actor=f"terminal:{press.terminal or '?'}"), at=origin.now)
+    journal.add(
+        Note(
+            "case.opened",
+            {
+                "class": case_class,
+                "kinds": case.kinds,
+                "household": case.household_id,
+                "previous": None if case.previous is None else str(case.previous),
+                "plans": plans,
+                "location": case.location,
+                "problem": problem,
+                "legs": _told(legs),
+            },
+        ),
+        at=origin.now,
+    )
+    await journal.flush(conn)
+    await events.emit(
+        conn,
+        "case.opened",
+        district=case.district,
+        case_id=case_id,
+        data={
+            "class": case_class,
+            "kinds": case.kinds,
+            "urgency": 1,
+            "test": case.test,
+            "household": case.household_id,
+            "terminal": press.terminal,
+            "received_at": press.received_at.isoformat(),
+            "location": case.location,
+            "legs": len(legs),
+        },
+    )
+    return Raised(
+        case_id=case_id,
+        how="opened",
+        notices=tuple(notices),
+        terminal_uid=origin.terminal_uid,
+        district=case.district,
+    )
+
+
+async def _join(
+    conn: Connection,
+    directory: Directory,
+    press: Press,
+    origin: Origin,
+    around: Surroundings,
+    case: CaseRow,
+    problem: str | None,
+    *,
+    worker: int | None,
+) -> Raised:
+    kinds = list(dict.fromkeys((*case.kinds, *press.kinds)))
+    place = None if press.fix is None else place_of(press.fix)
+    old = None if case.location is None else place_of(case.location)
+    moved = place is not None and better(place, old, now=origin.now)
+    case = replace(
+        case,
+        kinds=kinds,
+        urgency=case.urgency + 1,
+        location=record_of(place) if moved and place is not None else case.location,
+        problem=case.problem if problem is None else problem,
+    )
+    await conn.execute(
+        "UPDATE cases SET kinds = %s, urgency = %s, location = %s, problem = %s WHERE id = %s",
+        (kinds, case.urgency, cases.jsonb(case.location), case.problem, case.id),
+    )
+    before = await cases.legs_of(conn, case.id)
+    told = [leg for leg in before if _reachable(leg, around)]
+    notices = await fan_out.renotify(
+        conn, case, told, reason="pressed_again", around=around, worker=worker, rearm=True
+    )
+    planned = _plan(kinds, around, test=case.test)
+    new, more = await fan_out.add_legs(conn, case, planned, around=around, worker=worker)
+    journal = Writer(case.id, await case_key(conn, directory.keyring, case), Head(case.journal_n, bytes(case.journal_head)))
+    journal.add(Note("alarm.received", _report(press), actor=f"terminal:{press.terminal or '?'}"), at=origin.now)
+    journal.add(
+        Note(
+            "case.pressed_again",
+            {"urgency": case.urgency, "kinds": kinds, "location": case.location, "told": len(told), "legs": _told(new)},
+        ),
+        at=origin.now,
+    )
+    await journal.flush(conn)
+    await events.emit(
+        conn,
+        "case.updated",
+        district=case.district,
+        case_id=case.id,
+        data={
+            "reason": "pressed_again",
+            "class": case.case_class,
+            "kinds": kinds,
+            "urgency": case.urgency,
+            "test": case.test,
+            "location": case.location,
+        },
+    )
+    return Raised(
+        case_id=case.id,
+        how="joined",
+        notices=(*notices, *more),
+        terminal_uid=origin.terminal_uid,
+        district=case.district,
+    )
+
+
+def _reachable(leg: LegRow, around: Surroundings) -> bool:
+    party: Party | None = None if leg.party_id is None else around.party(leg.party_id)
+    return party is not None and bool(party.channels) and leg.state not in (LegState.WITHDRAWN, LegState.SKIPPED)
+

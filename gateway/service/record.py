@@ -1,0 +1,172 @@
+"""What came of attempts: notices end or are put off, legs move, and everything is journaled."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+from uuid import UUID
+
+from gateway.domain.case import LegState
+from gateway.domain.outbox import DueNotice, GiveUp, Sent, Tried
+from gateway.domain.plan import PlannedLeg
+from gateway.domain.retry import MAX_TRIES, backoff
+from gateway.keyring import ErasedKey
+from gateway.service import fan_out
+from gateway.service.case_commands import record_answer
+from gateway.service.views import Surroundings, surroundings
+from gateway.store import cases, events, outbox
+from gateway.store.cases import CaseRow, LegRow
+from gateway.store.directory import Directory
+from gateway.store.journal import Head, Note, Writer
+from gateway.store.pool import Connection, Pool
+
+__all__ = ["record_attempts"]
+
+_WORDS = {"Sent": "sent", "TryAgain": "try_again", "GiveUp": "give_up"}
+
+
+async def record_attempts(
+    pool: Pool, directory: Directory, tried: Sequence[Tried], *, worker: int | None, rng: Random
+) -> list[DueNotice]:
+    """Record attempts of any number of cases in one transaction.
+
+    A notice that failed for good on the last channel of its party fails its leg and calls the fallback in (D13);
+    what `worker` has to send because of that is returned.
+    """
+    by_case: dict[UUID, list[Tried]] = defaultdict(list)
+    for one in tried:
+        by_case[one.notice.case.id].append(one)
+    notices: list[DueNotice] = []
+    async with pool.connection() as conn, conn.transaction():
+        await outbox.add_attempts(conn, tried, [_WORDS[type(one.outcome).__name__] for one in tried])
+        delivered = [one for one in tried if isinstance(one.outcome, Sent)]
+        await outbox.finish(conn, [one.notice.id for one in delivered], "sent")
+        for case_id in sorted(by_case):
+            notices += await _record_case(conn, directory, case_id, by_case[case_id], worker=worker, rng=rng)
+    return notices
+
+
+async def _record_case(
+    conn: Connection, directory: Directory, case_id: UUID, tried: Sequence[Tried], *, worker: int | None, rng: Random
+) -> list[DueNotice]:
+    case = await cases.lock_case(conn, case_id)
+    assert case is not None
+    try:
+        around = await surroundings(conn, directory, case)
+    except ErasedKey:
+        return []
+    legs = {leg.id: leg for leg in await cases.legs_of(conn, case_id)}
+    journal = Writer(case_id, around.key, Head(case.journal_n, bytes(case.journal_head)))
+    notices: list[DueNotice] = []
+    for one in tried:
+        leg = legs[one.notice.leg_id]
+        _journal_attempt(journal, one)
+        match one.outcome:
+            case Sent(answer=answer):
+                legs[leg.id] = await _delivered(conn, case, leg, one)
+                if answer is not None:
+                    await record_answer(conn, case, legs[leg.id], answer, via=one.notice.spec.kind, writer=journal)
+            case _:
+                notices += await _failed(conn, case, leg, one, around, journal, worker=worker, rng=rng)
+    await journal.flush(conn)
+    return notices
+
+
+def _journal_attempt(journal: Writer, one: Tried) -> None:
+    kind = "leg.delivered" if isinstance(one.outcome, Sent) else "leg.attempt_failed"
+    journal.add(
+        Note(
+            kind,
+            {
+                "leg": str(one.notice.leg_id),
+                "role": one.notice.role,
+                "party": one.notice.party.id,
+                "notice": one.notice.number,
+                "reason": one.notice.reason,
+                "channel": one.notice.spec.kind,
+                "try": one.notice.tries + 1,
+                "queued_at": one.notice.queued_at,
+                "started_at": one.started_at,
+                "latency_ms": round((one.answered_at - one.started_at).total_seconds() * 1000, 1),
+                "status": one.outcome.status,
+                "detail": one.outcome.detail,
+            },
+        ),
+        at=one.answered_at,
+    )
+
+
+async def _delivered(conn: Connection, case: CaseRow, leg: LegRow, one: Tried) -> LegRow:
+    await conn.execute(
+        """
+        UPDATE leg SET delivered_at = coalesce(delivered_at, %(at)s), channel = %(channel)s,
+            state = CASE WHEN state = 'pending' AND notices = %(number)s THEN 'delivered' ELSE state END
+        WHERE id = %(id)s
+        """,
+        {"id": leg.id, "at": one.answered_at, "channel": one.notice.channel, "number": one.notice.number},
+    )
+    await events.emit(
+        conn,
+        "leg.delivered",
+        district=case.district,
+        case_id=case.id,
+        data={"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "notice": one.notice.number},
+    )
+    if leg.state == LegState.PENDING and leg.notices == one.notice.number:
+        return replace(leg, state=LegState.DELIVERED, delivered_at=one.answered_at)
+    return replace(leg, delivered_at=leg.delivered_at or one.answered_at)
+
+
+async def _failed(
+    conn: Connection,
+    case: CaseRow,
+    leg: LegRow,
+    one: Tried,
+    around: Surroundings,
+    journal: Writer,
+    *,
+    worker: int | None,
+    rng: Random,
+) -> list[DueNotice]:
+    notice = one.notice
+    tries = notice.tries + 1
+    if not isinstance(one.outcome, GiveUp) and tries < MAX_TRIES:
+        await outbox.postpone(conn, notice.id, channel=notice.channel, tries=tries, delay=backoff(tries, rng))
+        return []
+    if notice.channel + 1 < len(notice.party.channels):
+        await outbox.postpone(conn, notice.id, channel=notice.channel + 1, tries=0, delay=timedelta(0))
+        return []
+    await outbox.finish(conn, [notice.id], "failed")
+    if leg.state != LegState.PENDING or leg.notices != notice.number:
+        return []
+    problem = f"no channel of the party worked, last: {one.outcome.detail}"[:500]
+    await conn.execute(
+        "UPDATE leg SET state = 'failed', ended_at = clock_timestamp(), problem = %s WHERE id = %s", (problem, leg.id)
+    )
+    journal.add(
+        Note("leg.failed", {"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "problem": problem}),
+        at=one.answered_at,
+    )
+    await events.emit(
+        conn,
+        "leg.failed",
+        district=case.district,
+        case_id=case.id,
+        data={"leg": str(leg.id), "role": leg.role, "party": leg.party_id},
+    )
+    if case.state != "open":
+        return []
+    fallback = [
+        PlannedLeg(role=party.role, party=party, origin="fallback")
+        for party in around.site.fallback
+        if party.channels and party.id != leg.party_id
+    ]
+    already = {known.party_id for known in await cases.legs_of(conn, case.id)}
+    missing = [planned for planned in fallback if planned.party is not None and planned.party.id not in already]
+    added, notices = await fan_out.add_legs(conn, case, missing, around=around, worker=worker)
+    if added:
+        journal.add(
+            Note("case.fallback", {"because": str(leg.id), "legs": [str(new.id) for new in added]}), at=one.answered_at
+        )
+    return notices

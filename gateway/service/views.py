@@ -1,0 +1,90 @@
+"""From rows to the values that messages are made of."""
+
+from dataclasses import dataclass
+
+from gateway.domain.directory import Household, Party
+from gateway.domain.outbox import CaseView, DueNotice
+from gateway.keyring import DataKey, Keyring
+from gateway.store.cases import CaseRow
+from gateway.store.directory import Directory, SiteView
+from gateway.store.outbox import NoticeRow
+from gateway.store.pool import Connection
+
+__all__ = ["Surroundings", "case_key", "due", "surroundings", "view_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the directory says about a case."""
+
+    site: SiteView
+    household: Household | None
+    key: DataKey
+
+    def party(self, party: str) -> Party | None:
+        """Return a party of the household or of the fallback."""
+        own = self.household.parties if self.household is not None else ()
+        return next((known for known in (*own, *self.site.fallback) if known.id == party), None)
+
+
+async def surroundings(conn: Connection, directory: Directory, case: CaseRow) -> Surroundings:
+    """Look up the site, the household and the journal's key of a case."""
+    row = await (await conn.execute("SELECT revision FROM site WHERE id = %s", (case.site_id,))).fetchone()
+    assert row is not None
+    site = await directory.site(conn, case.site_id, row[0])
+    household = None
+    if case.household_id is not None:
+        household, _ = await directory.household(conn, case.household_id, row[0])
+    return Surroundings(site, household, await case_key(conn, directory.keyring, case))
+
+
+async def case_key(conn: Connection, keyring: Keyring, case: CaseRow) -> DataKey:
+    """Return the key that the journal of a case is sealed under.
+
+    Raises:
+        ErasedKey: The person was erased.
+    """
+    row = await (await conn.execute("SELECT wrapped FROM data_key WHERE id = %s", (case.key_id,))).fetchone()
+    assert row is not None
+    return keyring.unwrap(case.key_id, row[0])
+
+
+def view_of(case: CaseRow, *, site: SiteView, household: Household | None) -> CaseView:
+    """Return the case as messages show it."""
+    return CaseView(
+        id=case.id,
+        case_class=case.case_class,
+        state=case.state,
+        site=site.id,
+        district=case.district,
+        timezone=site.timezone,
+        locale=site.locale,
+        kinds=tuple(case.kinds),
+        urgency=case.urgency,
+        test=case.test,
+        pressed_at=case.pressed_at,
+        received_at=case.received_at,
+        terminal=case.terminal_id,
+        household=household,
+        location=case.location,
+        problem=case.problem,
+        outcome=case.outcome,
+        privacy=case.privacy,
+    )
+
+
+def due(row: NoticeRow, *, party: Party, case: CaseView) -> DueNotice:
+    """Return a notice ready to be sent."""
+    return DueNotice(
+        id=row.id,
+        leg_id=row.leg_id,
+        number=row.number,
+        reason=row.reason,
+        channel=row.channel,
+        tries=row.tries,
+        queued_at=row.queued_at,
+        first=row.first,
+        role=row.role,
+        party=party,
+        case=case,
+    )

@@ -1,0 +1,314 @@
+"""Cases, alarms and legs in the database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from gateway.store.pool import Connection
+
+__all__ = [
+    "CaseRow",
+    "KnownAlarm",
+    "LegRow",
+    "NewAlarm",
+    "add_alarm",
+    "add_case",
+    "add_legs",
+    "by_id",
+    "count_repeat",
+    "jsonb",
+    "known_alarm",
+    "known_copy",
+    "legs_of",
+    "lock_case",
+    "lock_subject",
+    "newest_case",
+    "open_case",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRow:
+    """A case as it stands in the table."""
+
+    id: UUID
+    subject: str
+    case_class: str
+    state: str
+    district: str
+    site_id: str
+    household_id: str | None
+    terminal_id: str | None
+    kinds: list[str]
+    urgency: int
+    test: bool
+    pressed_at: datetime | None
+    received_at: datetime
+    opened_at: datetime
+    location: dict[str, Any] | None
+    problem: str | None
+    plans: list[str]
+    privacy: dict[str, str]
+    owner: str | None
+    owned_at: datetime | None
+    safe_at: datetime | None
+    safe_by: str | None
+    closed_at: datetime | None
+    closed_by: str | None
+    outcome: str | None
+    note: str | None
+    previous: UUID | None
+    key_id: UUID
+    journal_n: int
+    journal_head: bytes
+
+
+_COLUMNS = """
+    id, subject, class AS case_class, state, district, site_id, household_id, terminal_id, kinds, urgency, test, pressed_at,
+    received_at, opened_at, location, problem, plans, privacy, owner, owned_at, safe_at, safe_by, closed_at, closed_by,
+    outcome, note, previous, key_id, journal_n, journal_head
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LegRow:
+    """A leg as it stands in the table."""
+
+    id: UUID
+    case_id: UUID
+    party_id: str | None
+    role: str
+    origin: str
+    state: str
+    channel: int
+    problem: str | None
+    notices: int
+    created_at: datetime
+    delivered_at: datetime | None
+    ended_at: datetime | None
+
+
+_LEG_COLUMNS = """
+    id, case_id, party_id, role, origin, state, channel, problem, notices, created_at, delivered_at, ended_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAlarm:
+    """The newest alarm under a key, and how its case stands."""
+
+    id: UUID
+    occurrence: int
+    case_id: UUID
+    pressed_at: datetime | None
+    received_at: datetime
+    case_state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAlarm:
+    """An alarm about to be stored."""
+
+    id: UUID
+    key: str
+    occurrence: int
+    case_id: UUID
+    terminal_uid: UUID | None
+    terminal_id: str | None
+    epoch: int | None
+    boot: int | None
+    seq: int | None
+    kinds: list[str]
+    test: bool
+    pressed_at: datetime | None
+    received_at: datetime
+    transport: str
+    fix: dict[str, Any] | None
+    battery_pct: int | None
+    signal_dbm: int | None
+    problems: list[str]
+    digest: bytes
+
+
+def jsonb(value: dict[str, Any] | None) -> Jsonb | None:
+    """Return a value for a nullable ``jsonb`` column."""
+    return None if value is None else Jsonb(value)
+
+
+async def lock_subject(conn: Connection, subject: str) -> None:
+    """Take the lock of a household or terminal until the transaction ends: one press at a time decides."""
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 7))", (subject,))
+
+
+async def known_alarm(conn: Connection, key: str) -> KnownAlarm | None:
+    """Return the newest alarm under `key`."""
+    async with conn.cursor(row_factory=class_row(KnownAlarm)) as cursor:
+        await cursor.execute(
+            """
+            SELECT a.id, a.occurrence, a.case_id, a.pressed_at, coalesce(a.repeated_at, a.received_at) AS received_at,
+                   c.state AS case_state
+            FROM alarm a JOIN cases c ON c.id = a.case_id WHERE a.key = %s ORDER BY a.occurrence DESC LIMIT 1
+            """,
+            (key,),
+        )
+        return await cursor.fetchone()
+
+
+async def known_copy(conn: Connection, terminal: str | None, digest: bytes) -> UUID | None:
+    """Return the case that these very bytes from this terminal once led to, however long ago."""
+    cursor = await conn.execute(
+        "SELECT case_id FROM alarm WHERE terminal_id IS NOT DISTINCT FROM %s AND digest = %s LIMIT 1", (terminal, digest)
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+async def open_case(conn: Connection, subject: str, case_class: str) -> CaseRow | None:
+    """Lock and return the open case of a subject."""
+    async with conn.cursor(row_factory=class_row(CaseRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM cases WHERE subject = %s AND class = %s AND state = 'open' FOR UPDATE",  # noqa: S608
+            (subject, case_class),
+        )
+        return await cursor.fetchone()
+
+
+async def newest_case(conn: Connection, subject: str, case_class: str) -> UUID | None:
+    """Return the newest case of a subject, open or not."""
+    cursor = await conn.execute(
+        "SELECT id FROM cases WHERE subject = %s AND class = %s ORDER BY opened_at DESC LIMIT 1", (subject, case_class)
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+async def by_id(conn: Connection, case_id: UUID) -> CaseRow | None:
+    """Return a case."""
+    async with conn.cursor(row_factory=class_row(CaseRow)) as cursor:
+        await cursor.execute(f"SELECT {_COLUMNS} FROM cases WHERE id = %s", (case_id,))  # noqa: S608
+        return await cursor.fetchone()
+
+
+async def lock_case(conn: Connection, case_id: UUID) -> CaseRow | None:
+    """Lock and return a case. Whoever changes a case or its legs takes this lock first."""
+    async with conn.cursor(row_factory=class_row(CaseRow)) as cursor:
+        await cursor.execute(f"SELECT {_COLUMNS} FROM cases WHERE id = %s FOR UPDATE", (case_id,))  # noqa: S608
+        return await cursor.fetchone()
+
+
+async def add_case(conn: Connection, case: CaseRow) -> None:
+    """Store a new case."""
+    await conn.execute(
+        """
+        INSERT INTO cases (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency, test,
+                           pressed_at, received_at, opened_at, location, problem, plans, privacy, previous, key_id,
+                           journal_n, journal_head)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        """,
+        (
+            case.id,
+            case.subject,
+            case.case_class,
+            case.state,
+            case.district,
+            case.site_id,
+            case.household_id,
+            case.terminal_id,
+            case.kinds,
+            case.urgency,
+            case.test,
+            case.pressed_at,
+            case.received_at,
+            case.opened_at,
+            jsonb(case.location),
+            case.problem,
+            case.plans,
+            Jsonb(case.privacy),
+            case.previous,
+            case.key_id,
+            case.journal_n,
+            case.journal_head,
+        ),
+    )
+
+
+async def add_alarm(conn: Connection, alarm: NewAlarm) -> None:
+    """Store a new alarm."""
+    await conn.execute(
+        """
+        INSERT INTO alarm (id, key, occurrence, case_id, terminal_uid, terminal_id, epoch, boot, seq, kinds, test, pressed_at,
+                           received_at, transport, fix, battery_pct, signal_dbm, problems, digest)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        """,
+        (
+            alarm.id,
+            alarm.key,
+            alarm.occurrence,
+            alarm.case_id,
+            alarm.terminal_uid,
+            alarm.terminal_id,
+            alarm.epoch,
+            alarm.boot,
+            alarm.seq,
+            alarm.kinds,
+            alarm.test,
+            alarm.pressed_at,
+            alarm.received_at,
+            alarm.transport,
+            jsonb(alarm.fix),
+            alarm.battery_pct,
+            alarm.signal_dbm,
+            alarm.problems,
+            alarm.digest,
+        ),
+    )
+
+
+async def count_repeat(conn: Connection, alarm_id: UUID) -> None:
+    """Note that the terminal sent this alarm once more."""
+    await conn.execute(
+        "UPDATE alarm SET repeats = repeats + 1, repeated_at = clock_timestamp() WHERE id = %s", (alarm_id,)
+    )
+
+
+async def add_legs(conn: Connection, legs: Sequence[LegRow], *, district: str) -> list[UUID]:
+    """Store legs and return the ids of those that were not there yet."""
+    if not legs:
+        return []
+    cursor = await conn.execute(
+        """
+        INSERT INTO leg (id, case_id, party_id, role, district, origin, state, problem, notices, ended_at)
+        SELECT id, case_id, party_id, role, %s, origin, state, problem, notices,
+               CASE WHEN state IN ('pending', 'delivered') THEN NULL ELSE clock_timestamp() END
+        FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[])
+             AS new (id, case_id, party_id, role, origin, state, problem, notices)
+        ON CONFLICT DO NOTHING RETURNING id
+        """,
+        (
+            district,
+            [leg.id for leg in legs],
+            [leg.case_id for leg in legs],
+            [leg.party_id for leg in legs],
+            [leg.role for leg in legs],
+            [leg.origin for leg in legs],
+            [leg.state for leg in legs],
+            [leg.problem for leg in legs],
+            [leg.notices for leg in legs],
+        ),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def legs_of(conn: Connection, case_id: UUID) -> list[LegRow]:
+    """Return the legs of a case in the order in which they were planned."""
+    async with conn.cursor(row_factory=class_row(LegRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_LEG_COLUMNS} FROM leg WHERE case_id = %s ORDER BY created_at, role, party_id",  # noqa: S608
+            (case_id,),
+        )
+        return await cursor.fetchall()

@@ -1,0 +1,206 @@
+"""Reading the directory: whose terminal this is, where it stands and who is responsible."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from gateway.domain.directory import Address, ChannelSpec, Household, Party, Person, Plan
+from gateway.keyring import DataKey, Keyring
+from gateway.store.pool import Connection
+
+__all__ = ["Directory", "Origin", "SiteView"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What is known about where an alarm comes from, as of one instant of the database's clock."""
+
+    now: datetime
+    terminal_uid: UUID | None = None
+    epoch: int = 0
+    site: str | None = None
+    revision: int = 0
+    household: str | None = None
+    in_test_window: bool = False
+    last_fix: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteView:
+    """What a case needs to know of a site."""
+
+    id: str
+    district: str
+    timezone: str
+    locale: str
+    plans: tuple[Plan, ...]
+    fallback: tuple[Party, ...]
+    key: DataKey
+
+
+class Directory:
+    """Reads the directory through a cache that holds as long as the revision of the site does.
+
+    Every change to a site counts its revision up in the same transaction, so a stale answer cannot be given.
+    """
+
+    _LARGEST = 50_000
+
+    def __init__(self, keyring: Keyring) -> None:
+        """Open sealed records with the keys of `keyring`."""
+        self.keyring = keyring
+        self._sites: dict[str, tuple[int, SiteView]] = {}
+        self._households: dict[str, tuple[int, Household, DataKey]] = {}
+
+    async def origin(self, conn: Connection, terminal: str | None) -> Origin:
+        """Return what is known about `terminal` now; an unknown one has no site."""
+        cursor = await conn.execute(
+            """
+            SELECT clock_timestamp(), t.uid, coalesce(t.epoch, 0), t.site_id, coalesce(s.revision, 0), a.household_id,
+                   EXISTS (SELECT FROM test_window w
+                           WHERE w.terminal_uid = t.uid AND now() >= w.opens_at AND now() < w.closes_at),
+                   st.fix
+            FROM (SELECT 1) one
+            LEFT JOIN terminal t ON t.public_id = %s
+            LEFT JOIN site s ON s.id = t.site_id
+            LEFT JOIN assignment a ON a.terminal_uid = t.uid AND a.until IS NULL
+            LEFT JOIN terminal_state st ON st.terminal_uid = t.uid
+            """,
+            (terminal,),
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        return Origin(
+            now=row[0],
+            terminal_uid=row[1],
+            epoch=row[2],
+            site=row[3],
+            revision=row[4],
+            household=row[5],
+            in_test_window=row[6],
+            last_fix=row[7],
+        )
+
+    async def sites(self, conn: Connection) -> list[SiteView]:
+        """Return every site: whose fallback hears of what belongs to nobody (D13)."""
+        rows = await (await conn.execute("SELECT id, revision FROM site ORDER BY applied_at, id")).fetchall()
+        return [await self.site(conn, site, revision) for site, revision in rows]
+
+    async def site(self, conn: Connection, site: str, revision: int) -> SiteView:
+        """Return a site at `revision`."""
+        known = self._sites.get(site)
+        if known is not None and known[0] == revision:
+            return known[1]
+        head = await (
+            await conn.execute(
+                "SELECT district, timezone, locale, fallback, k.id, k.wrapped FROM site s "
+                "JOIN data_key k ON k.id = s.key_id WHERE s.id = %s",
+                (site,),
+            )
+        ).fetchone()
+        assert head is not None
+        plans = await (
+            await conn.execute(
+                "SELECT id, version, kinds, roles, privacy FROM plan WHERE site_id = %s AND current ORDER BY id", (site,)
+            )
+        ).fetchall()
+        parties = {party.id: party for party in await self.parties(conn, head[3])}
+        view = SiteView(
+            id=site,
+            district=head[0],
+            timezone=head[1],
+            locale=head[2],
+            plans=tuple(
+                Plan(id=p[0], version=p[1], kinds=tuple(p[2]), roles=tuple(p[3]), privacy=p[4]) for p in plans
+            ),
+            fallback=tuple(parties[name] for name in head[3] if name in parties),
+            key=self.keyring.unwrap(head[4], head[5]),
+        )
+        self._sites[site] = (revision, view)
+        return view
+
+    async def household(self, conn: Connection, household: str, revision: int) -> tuple[Household, DataKey]:
+        """Return a household of a site at `revision`, and the key its cases are journaled under.
+
+        That is the key of the person where one lives alone, else the key of the household.
+        """
+        known = self._households.get(household)
+        if known is not None and known[0] == revision:
+            return known[1], known[2]
+        head = await (
+            await conn.execute(
+                """
+                SELECT h.site_id, h.district, s.timezone, s.locale, h.sealed, k.id, k.wrapped
+                FROM household h JOIN site s ON s.id = h.site_id JOIN data_key k ON k.id = h.key_id WHERE h.id = %s
+                """,
+                (household,),
+            )
+        ).fetchone()
+        assert head is not None
+        key = self.keyring.unwrap(head[5], head[6])
+        address: Any = key.open(bytes(head[4]), about=f"household {household}")
+        people = await (
+            await conn.execute(
+                "SELECT p.id, p.sealed, k.id, k.wrapped FROM person p JOIN data_key k ON k.id = p.key_id "
+                "WHERE p.household_id = %s AND p.active AND k.wrapped IS NOT NULL ORDER BY p.position",
+                (household,),
+            )
+        ).fetchall()
+        names = await (
+            await conn.execute(
+                "SELECT party_id FROM household_party WHERE household_id = %s ORDER BY position", (household,)
+            )
+        ).fetchall()
+        parties = {party.id: party for party in await self.parties(conn, [name for (name,) in names])}
+        view = Household(
+            id=household,
+            site=head[0],
+            district=head[1],
+            timezone=head[2],
+            locale=head[3],
+            address=Address(**address),
+            persons=tuple(self.person(p[0], bytes(p[1]), self.keyring.unwrap(p[2], p[3])) for p in people),
+            parties=tuple(parties[name] for (name,) in names if name in parties),
+        )
+        journal_key = self.keyring.unwrap(people[0][2], people[0][3]) if len(people) == 1 else key
+        if len(self._households) >= self._LARGEST:
+            self._households.clear()
+        self._households[household] = (revision, view, journal_key)
+        return view, journal_key
+
+    def person(self, person: str, sealed: bytes, key: DataKey) -> Person:
+        """Open one person's record."""
+        record: Any = key.open(sealed, about=f"person {person}")
+        return Person(
+            id=person,
+            name=record["name"],
+            born=date.fromisoformat(record["born"]) if record.get("born") else None,
+            phone=record.get("phone"),
+            health=record.get("health") or {},
+        )
+
+    async def parties(self, conn: Connection, ids: Sequence[str]) -> list[Party]:
+        """Return the parties named, in any order; those no longer active are left out."""
+        rows = await (
+            await conn.execute(
+                "SELECT p.id, p.role, p.district, p.sealed, k.id, k.wrapped FROM party p "
+                "JOIN data_key k ON k.id = p.key_id WHERE p.id = ANY(%s) AND p.active",
+                (list(ids),),
+            )
+        ).fetchall()
+        found = []
+        for party, role, district, sealed, key_id, wrapped in rows:
+            record: Any = self.keyring.unwrap(key_id, wrapped).open(bytes(sealed), about=f"party {party}")
+            found.append(
+                Party(
+                    id=party,
+                    role=role,
+                    district=district,
+                    name=record["name"],
+                    phone=record.get("phone"),
+                    channels=tuple(ChannelSpec(kind=c["kind"], options=c["options"]) for c in record["channels"]),
+                )
+            )
+        return found

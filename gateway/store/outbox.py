@@ -1,0 +1,215 @@
+"""The outbox: notices that are due, who is sending them, and what came of each attempt."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from gateway.domain.keys import notice_id
+from gateway.domain.outbox import Tried
+from gateway.store.pool import Connection
+
+__all__ = [
+    "CHANNEL",
+    "NoticeRow",
+    "add",
+    "add_answer",
+    "add_attempts",
+    "beat",
+    "cancel",
+    "cancel_of_case",
+    "finish",
+    "lease",
+    "postpone",
+    "register",
+    "still_due",
+]
+
+CHANNEL = "onekey_notice"
+_WORKER_LOCK = 0x776F726B
+LEASE = timedelta(seconds=2)
+"""A worker that is silent for longer has lost what it was sending (D12)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeRow:
+    """A notice as it stands in the table. ``first``: nothing of this leg was sent before."""
+
+    id: str
+    leg_id: UUID
+    case_id: UUID
+    party_id: str
+    role: str
+    number: int
+    reason: str
+    channel: int
+    tries: int
+    queued_at: datetime
+    first: bool
+
+
+async def register(conn: Connection, name: str) -> int:
+    """Enter a worker; it lives as long as this session, whose advisory lock vanishes with the process."""
+    cursor = await conn.execute("INSERT INTO worker (name) VALUES (%s) RETURNING id", (name,))
+    row = await cursor.fetchone()
+    assert row is not None
+    await conn.execute("SELECT pg_advisory_lock(%s, %s)", (_WORKER_LOCK, row[0]))
+    await conn.execute("DELETE FROM worker WHERE seen_at < now() - interval '1 day'")
+    return int(row[0])
+
+
+async def beat(conn: Connection, worker: int, status: dict[str, Any]) -> None:
+    """Say that `worker` is alive and how it is."""
+    await conn.execute(
+        "UPDATE worker SET seen_at = clock_timestamp(), status = %s WHERE id = %s", (Jsonb(status), worker)
+    )
+
+
+async def add(
+    conn: Connection, legs: Sequence[tuple[UUID, UUID, str, int]], *, reason: str, worker: int | None
+) -> dict[UUID, tuple[str, datetime]]:
+    """Queue one notice per leg: (leg, case, party, number). Returns id and queueing time by leg.
+
+    With `worker` the caller takes them at once and has to send them after the commit.
+    """
+    if not legs:
+        return {}
+    cursor = await conn.execute(
+        """
+        INSERT INTO notice (id, leg_id, case_id, party_id, number, reason, worker)
+        SELECT id, leg, kase, party, number, %s, %s
+        FROM unnest(%s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::int[]) AS new (id, leg, kase, party, number)
+        RETURNING leg_id, id, queued_at
+        """,
+        (
+            reason,
+            worker,
+            [notice_id(leg, number) for leg, _, _, number in legs],
+            [leg for leg, _, _, _ in legs],
+            [case for _, case, _, _ in legs],
+            [party for _, _, party, _ in legs],
+            [number for _, _, _, number in legs],
+        ),
+    )
+    return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+
+
+async def lease(conn: Connection, worker: int, *, holding: Collection[str], limit: int) -> list[NoticeRow]:
+    """Take notices that are due and that no living worker is sending.
+
+    A worker lives while its session holds its lock and it was seen within `LEASE`. What this worker owns but
+    does not hold in memory (`holding`) is taken too, once it is older than that.
+    """
+    async with conn.cursor(row_factory=class_row(NoticeRow)) as cursor:
+        await cursor.execute(
+            """
+            WITH alive AS MATERIALIZED (
+                SELECT w.id FROM worker w JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted
+                    AND l.classid = %(lock)s AND l.objid = w.id AND l.objsubid = 2
+                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                WHERE w.seen_at > clock_timestamp() - %(lease)s
+            ), due AS MATERIALIZED (
+                SELECT id FROM notice n
+                WHERE state = 'due' AND due_at <= clock_timestamp()
+                  AND (worker IS NULL
+                       OR worker <> %(me)s AND worker NOT IN (SELECT id FROM alive)
+                       OR worker = %(me)s AND queued_at < clock_timestamp() - %(lease)s AND id <> ALL (%(holding)s))
+                ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            )
+            UPDATE notice n SET worker = %(me)s FROM due, leg WHERE n.id = due.id AND leg.id = n.leg_id
+            RETURNING n.id, n.leg_id, n.case_id, n.party_id, leg.role, n.number, n.reason, n.channel, n.tries, n.queued_at,
+                      leg.delivered_at IS NULL AS first
+            """,
+            {"me": worker, "lock": _WORKER_LOCK, "lease": LEASE, "holding": list(holding), "limit": limit},
+        )
+        return await cursor.fetchall()
+
+
+async def still_due(conn: Connection, notice: str, worker: int) -> bool:
+    """Is this notice still to be sent, and by this worker?"""
+    cursor = await conn.execute("SELECT FROM notice WHERE id = %s AND state = 'due' AND worker = %s", (notice, worker))
+    return await cursor.fetchone() is not None
+
+
+async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Sequence[str]) -> None:
+    """Record attempts; `outcomes` are their words in the table."""
+    await conn.execute(
+        """
+        INSERT INTO attempt (notice_id, leg_id, channel, queued_at, started_at, answered_at, outcome, status, detail)
+        SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[],
+                             %s::text[], %s::int[], %s::text[])
+        """,
+        (
+            [one.notice.id for one in tried],
+            [one.notice.leg_id for one in tried],
+            [one.notice.spec.kind for one in tried],
+            [one.notice.queued_at for one in tried],
+            [one.started_at for one in tried],
+            [one.answered_at for one in tried],
+            list(outcomes),
+            [one.outcome.status for one in tried],
+            [None if one.outcome.detail is None else one.outcome.detail[:500] for one in tried],
+        ),
+    )
+
+
+async def finish(conn: Connection, notices: Sequence[str], state: str) -> None:
+    """End notices as ``sent`` or ``failed``. One that was cancelled while under way counts as sent if it was."""
+    await conn.execute(
+        "UPDATE notice SET state = %(state)s, ended_at = clock_timestamp(), worker = NULL "
+        "WHERE id = ANY(%(ids)s) AND (state = 'due' OR %(state)s = 'sent')",
+        {"state": state, "ids": list(notices)},
+    )
+
+
+async def postpone(conn: Connection, notice: str, *, channel: int, tries: int, delay: timedelta) -> None:
+    """Let a notice be tried again after `delay`, by whoever is there."""
+    await conn.execute(
+        "UPDATE notice SET channel = %s, tries = %s, due_at = clock_timestamp() + %s, worker = NULL "
+        "WHERE id = %s AND state = 'due'",
+        (channel, tries, delay, notice),
+    )
+
+
+async def cancel(conn: Connection, leg: UUID) -> None:
+    """Cancel what is due on a leg."""
+    await conn.execute(
+        "UPDATE notice SET state = 'cancelled', ended_at = clock_timestamp(), worker = NULL WHERE leg_id = %s AND state = 'due'",
+        (leg,),
+    )
+
+
+async def cancel_of_case(conn: Connection, case_id: UUID) -> None:
+    """Cancel everything due of a case: nothing is sent for it any more but the word that it is over (I4)."""
+    await conn.execute(
+        "UPDATE notice SET state = 'cancelled', ended_at = clock_timestamp(), worker = NULL "
+        "WHERE case_id = %s AND state = 'due'",
+        (case_id,),
+    )
+
+
+async def add_answer(
+    conn: Connection,
+    *,
+    leg: UUID,
+    case: UUID,
+    answer: str,
+    reason: str | None,
+    minutes: int | None,
+    by: str | None,
+    via: str,
+) -> datetime:
+    """Record what a party answered; returns when."""
+    cursor = await conn.execute(
+        "INSERT INTO answer (leg_id, case_id, answer, reason, minutes, by_whom, via) VALUES (%s, %s, %s, %s, %s, %s, %s) "
+        "RETURNING at",
+        (leg, case, answer, reason, minutes, by, via),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    at: datetime = row[0]
+    return at

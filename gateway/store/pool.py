@@ -1,0 +1,70 @@
+"""Connections to PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from gateway.store.migrate import RUNTIME_ROLE
+
+__all__ = ["Connection", "Pool", "connect", "is_data_error", "open_pool"]
+
+Connection = AsyncConnection[TupleRow]
+Pool = AsyncConnectionPool[Connection]
+
+_OPTIONS: dict[str, Any] = {
+    "autocommit": True,
+    "connect_timeout": 5,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
+
+
+async def _as_runtime(conn: Connection) -> None:
+    await conn.execute(f"SET ROLE {RUNTIME_ROLE}")
+    await conn.execute("SET idle_in_transaction_session_timeout = '30s'")
+
+
+@asynccontextmanager
+async def open_pool(url: str, *, name: str, size: int) -> AsyncIterator[Pool]:
+    """Open a pool of up to `size` connections that act with the rights of the service.
+
+    Connections are in autocommit mode: whoever wants a transaction opens one. The pool reconnects by itself.
+    """
+    pool: Pool = AsyncConnectionPool(
+        url,
+        min_size=min(2, size),
+        max_size=size,
+        open=False,
+        kwargs=_OPTIONS | {"application_name": f"onekey-{name}"},
+        configure=_as_runtime,
+        check=AsyncConnectionPool.check_connection,
+        name=name,
+        timeout=10,
+        reconnect_timeout=float("inf"),
+    )
+    async with pool:
+        yield pool
+
+
+async def connect(url: str, *, name: str) -> Connection:
+    """Open one connection of our own, for LISTEN and session locks."""
+    conn = await AsyncConnection.connect(url, **(_OPTIONS | {"application_name": f"onekey-{name}"}))
+    await _as_runtime(conn)
+    return conn
+
+
+def is_data_error(exc: psycopg.Error) -> bool:
+    """Is this row, or our own SQL, at fault, and not the connection?
+
+    SQLSTATE classes 22 and 23, text it cannot even encode, and statements it does not understand: trying again
+    would fail again for ever.
+    """
+    faults = psycopg.DataError | psycopg.IntegrityError | psycopg.ProgrammingError | psycopg.NotSupportedError
+    return isinstance(exc, faults)

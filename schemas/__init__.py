@@ -1,0 +1,1 @@
+"""The published contracts: what terminals, platforms and API clients exchange with the gateway."""
