@@ -16,7 +16,7 @@ from gateway.keyring import ErasedKey
 from gateway.service.case_reading import BadCursor
 from schemas.case import Problem, ProblemField
 
-__all__ = ["BadPosition", "Forbidden", "TooLarge", "Unauthorized", "install"]
+__all__ = ["BadPosition", "Forbidden", "Unauthorized", "install"]
 
 _MEDIA_TYPE = "application/problem+json"
 
@@ -31,10 +31,6 @@ class Forbidden(Exception):
 
 class BadPosition(Exception):
     """Not a position of the stream."""
-
-
-class TooLarge(Exception):
-    """The body is larger than anything that we take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,6 @@ _TABLE: Mapping[type[Exception], _Kind] = {
         HTTPStatus.UNAUTHORIZED, "unauthorized", "No valid key", {"WWW-Authenticate": 'Bearer realm="onekey"'}
     ),
     Forbidden: _Kind(HTTPStatus.FORBIDDEN, "forbidden", "Not allowed"),
-    TooLarge: _Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", "Too large"),
     psycopg.DataError: _Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "Not valid", detail="The database refuses one of the values."
     ),

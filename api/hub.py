@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 
 import psycopg
@@ -32,8 +34,15 @@ class Hub:
         """The event that is set once there may be more to read. Take it before reading, wait for it after."""
         return self._pulse
 
-    async def run(self) -> None:
-        """Work until cancelled; a lost database is waited out."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work beside the body of the context."""
+        async with asyncio.TaskGroup() as tasks:
+            work = tasks.create_task(self._run(), name="stream hub")
+            yield
+            work.cancel()
+
+    async def _run(self) -> None:
         failures = 0
         while True:
             try:

@@ -4,9 +4,8 @@ import logging
 from time import monotonic
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from api.errors import TooLarge
 
 __all__ = ["Envelope"]
 
@@ -36,7 +35,7 @@ class Envelope:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > LARGEST_BODY:
-                raise TooLarge(f"A body has at most {LARGEST_BODY} bytes.")
+                raise HTTPException(413, f"A body has at most {LARGEST_BODY} bytes.")
             return message
 
         async def noted(message: Message) -> None:

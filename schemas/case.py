@@ -8,7 +8,7 @@ from datetime import date
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from schemas.notices import AnswerKind, Location
 from schemas.units import PublicId, Text, UtcDatetime
@@ -159,7 +159,7 @@ class Page(_Out, Generic[T]):
     cursor: Annotated[str | None, Field(description="Ask with it for the next part. Null: this is the end.")] = None
 
 
-_HEAD = {
+_HEAD: dict[str, JsonValue] = {
     "id": _CASE,
     "case_class": "emergency",
     "state": "open",

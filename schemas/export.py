@@ -48,7 +48,7 @@ MODELS: Mapping[str, type[BaseModel]] = {**_REPORTS, **_ORDERS, **_PARTY}
 class _WithoutFieldTitles(GenerateJsonSchema):
     """Pydantic repeats the name of every field as its title; a reader learns nothing from it."""
 
-    def field_title_should_be_set(self, schema: Any) -> bool:
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  (pydantic's signature)
         return False
 
 
@@ -258,9 +258,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         drifting = drift(options.folder)
         for name in drifting:
-            print(f"{options.folder / name} is not what the code says", file=sys.stderr)
+            sys.stderr.write(f"{options.folder / name} is not what the code says\n")
         if drifting:
-            print("run `python -m schemas.export` and commit the result", file=sys.stderr)
+            sys.stderr.write("run `python -m schemas.export` and commit the result\n")
         return 1 if drifting else 0
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, text in render().items():

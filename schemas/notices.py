@@ -158,7 +158,7 @@ class Notice(_Out):
                                 "health": {"conditions": ["高血压"], "allergies": ["青霉素"], "blood": "A+"},
                             }
                         ],
-                        "text": "【求助】紧急呼叫：王秀兰（85岁），玄武区梅园新村街道大影壁社区示范小区3幢2单元5层501室",
+                        "text": "【求助】紧急呼叫：王秀兰（85岁），玄武区梅园新村街道大影壁社区示范小区3幢…",
                         "answer_url": "https://gateway.example/a/…",
                     },
                 }

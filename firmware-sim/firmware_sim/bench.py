@@ -623,11 +623,11 @@ def plot(report: Report, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for phase in report.phases:
+    for number, phase in enumerate(report.phases):
         series = phase.series()
         for key, style in (("floor", ":"), ("received", "--"), ("last", "-")):
             if series[key]:
-                axes.ecdf(series[key], linestyle=style, label=f"{phase.name}: {key}")
+                axes.ecdf(series[key], color=f"C{number}", linestyle=style, label=f"{phase.name}: {key}")
     limit_ms = next(bar.limit_ms for bar in BARS if bar.of == "last")
     axes.axvline(limit_ms, color="black", linewidth=1)
     axes.axhline(0.99, color="grey", linewidth=0.5)
@@ -638,6 +638,6 @@ def plot(report: Report, file: Path) -> None:
     machine = report.machine
     axes.set_title(f"One press, six parties: {machine['cores_usable']} cores, Python {machine['python']}")
     axes.grid(visible=True, which="both", alpha=0.2)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(0.95, 0.05))
     figure.savefig(file)
     plt.close(figure)

@@ -12,9 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from firmware_sim import bench, demo, simulate
-from firmware_sim.sites import SiteFile, made_up
-from firmware_sim.stack import StackError
+# What the commands need is imported when one of them runs: every ``onekey`` loads this module.
 
 __all__ = ["register"]
 
@@ -35,6 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def _run(what: Coroutine[Any, Any, _T]) -> _T:
     """Run `what`; SIGTERM ends it like ctrl-C, so that the gateway it started is stopped too."""
+    from firmware_sim.stack import StackError
 
     async def interruptible() -> _T:
         task = asyncio.current_task()
@@ -69,6 +68,8 @@ def _demo(
     Starts a gateway in a scratch directory on free ports, with the Nanjing example, six parties as HTTP
     servers and a few virtual terminals. Ends with status 0 when everything was as promised, 1 when not.
     """
+    from firmware_sim import demo
+
     console = Console(stderr=as_json)
     passed = _run(demo.run(terminals=terminals, keep=keep, as_json=as_json, console=console))
     raise typer.Exit(0 if passed else 1)
@@ -93,6 +94,8 @@ def _bench_press(
     The floor is one hop through the broker, one commit and one HTTP request, measured between the presses against
     the same servers. Ends with status 1 when a bar was missed or anything did not arrive.
     """
+    from firmware_sim import bench
+
     console = Console()
     options = bench.Options(
         presses=presses,
@@ -135,6 +138,9 @@ def _simulate(
     Presses are real: every party of the site is told. Ends with status 1 when a terminal never came online or a
     press was not received within a minute after the end.
     """
+    from firmware_sim import simulate
+    from firmware_sim.sites import SiteFile, made_up
+
     if (site is None) == (terminals is None):
         raise typer.BadParameter("give either --site FILE or --terminals N")
     try:

@@ -178,7 +178,7 @@ class Stack:
 
     async def create_key(self, *, role: str, name: str) -> str:
         """Return a new API key."""
-        return str((await self.call("key", "create", "--role", role, "--name", name, "--json"))["key"])
+        return str((await self.call("key", "create", name, "--role", role, "--json"))["key"])
 
 
 def _environment() -> dict[str, str]:

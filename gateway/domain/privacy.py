@@ -32,7 +32,7 @@ _BY_ROLE = {
     "neighbourhood_committee": Privacy.CARE,
     "care_station": Privacy.CARE,
     "district": Privacy.CARE,
-    "supplier": Privacy.NEIGHBOUR,
+    "supplier": Privacy.CARE,
     "neighbour": Privacy.NEIGHBOUR,
 }
 

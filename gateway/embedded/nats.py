@@ -22,8 +22,11 @@ from gateway.embedded.processes import (
     BusyError,
     Process,
     ServerError,
+    address,
+    check_port,
     free_port,
     locked,
+    reachable,
     spawn,
     stop,
     tail,
@@ -130,7 +133,7 @@ class Nats:
             with locked(self._directory / "lock", patience_s=self._patience_s) as lock:
                 self._keys = self._read_or_make_keys()
                 self.mqtt_port = self.mqtt_port or free_port(self._bind)
-                self._check_port()
+                check_port(self._bind, self.mqtt_port, what="MQTT", flag="--mqtt-port")
                 self._client_port = self._client_port or free_port("127.0.0.1")
                 configuration = self._directory / "nats.conf"
                 write_private(configuration, self._configuration(self._keys))
@@ -154,7 +157,7 @@ class Nats:
     @property
     def gateway_url(self) -> str:
         """Where the gateway connects by MQTT, with its password."""
-        return f"mqtt://~gateway:{self._known_keys.gateway}@{_address(_reachable(self._bind), self.mqtt_port)}"
+        return f"mqtt://~gateway:{self._known_keys.gateway}@{address(reachable(self._bind), self.mqtt_port)}"
 
     @property
     def auth_url(self) -> str:
@@ -189,7 +192,7 @@ class Nats:
             log=json.dumps(str(self._log)),
             store=json.dumps(str(self._directory)),
             sync_interval=self._sync_interval,
-            mqtt_listen=_address(self._bind, self.mqtt_port),
+            mqtt_listen=address(self._bind, self.mqtt_port),
             ack_wait_ms=round(self._ack_wait_s * 1000),
             gateway=keys.gateway,
             auth=keys.auth,
@@ -197,35 +200,15 @@ class Nats:
             issuer=keys.issuer,
         )
 
-    def _check_port(self) -> None:
-        """See that the port is free: NATS itself would only say so in its log."""
-        with socket.socket(socket.AF_INET6 if ":" in self._bind else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self._bind, self.mqtt_port))
-            except OSError as exc:
-                raise ServerError(
-                    f"cannot listen for MQTT on {_address(self._bind, self.mqtt_port)} ({exc.strerror}): "
-                    "end what uses that port, or give another one with --mqtt-port"
-                ) from exc
-
     def _await_port(self, process: Process) -> None:
         while True:
             try:
-                socket.create_connection((_reachable(self._bind), self.mqtt_port), timeout=5).close()
+                socket.create_connection((reachable(self._bind), self.mqtt_port), timeout=5).close()
                 return
             except OSError as exc:
                 if process.poll() is not None:
                     raise ServerError(f"NATS ended; the end of {self._log}:{tail(self._log)}") from exc
                 time.sleep(0.02)
-
-
-def _reachable(bind: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _program() -> Path:

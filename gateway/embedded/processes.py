@@ -23,9 +23,14 @@ from typing import IO
 __all__ = [
     "Account",
     "BusyError",
+    "Process",
     "ServerError",
+    "address",
+    "check_port",
     "free_port",
+    "is_locked",
     "locked",
+    "reachable",
     "rotate",
     "spawn",
     "stop",
@@ -88,6 +93,21 @@ def locked(path: Path, *, patience_s: float) -> Iterator[int]:
         os.close(handle)  # Not unlocked: a child that got it goes on holding it.
 
 
+def is_locked(path: Path) -> bool:
+    """Does anybody hold the lock on `path`?"""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def note_holder(handle: int, pid: int) -> None:
     """Write into a lock file who holds it, for the message to whoever finds it held."""
     os.ftruncate(handle, 0)
@@ -115,7 +135,7 @@ def spawn(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd="/",
+            cwd="/" if account else None,  # That user need not be allowed to enter ours.
             env=dict(environment),
             start_new_session=True,
             user=account.uid if account else None,
@@ -167,6 +187,33 @@ def stop(process: Process | None, *steps: tuple[signal.Signals, float]) -> None:
         return
     process.kill()
     process.wait()
+
+
+def check_port(bind: str, port: int, *, what: str, flag: str) -> None:
+    """See that `port` can be listened on, before a server hides in its log that it cannot.
+
+    Raises:
+        ServerError: It cannot; the text names the port and the `flag` that gives another.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, port))
+        except OSError as exc:
+            raise ServerError(
+                f"cannot listen for {what} on {address(bind, port)} ({exc.strerror}): "
+                f"end what uses that port, or give another one with {flag}"
+            ) from exc
+
+
+def address(host: str, port: int) -> str:
+    """Return host and port in one, as URLs have them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reachable(bind: str) -> str:
+    """Return the host under which this machine reaches a server that listens on `bind`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104
 
 
 def free_port(bind: str) -> int:

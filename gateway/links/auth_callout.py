@@ -137,7 +137,6 @@ def decide(request: Request, expected: bytes | None, keyring: Keyring) -> Grant 
     if not hmac.compare_digest(presented, expected):
         return Refusal("wrong password")
     if party is not None:
-        # With QoS 1, which a platform needs, the server delivers by way of a subject of its own.
         return Grant(publish=(), subscribe=(_subject(notice_topic(party[1])),))
     down = {_subject(topic) for topic in terminal_subscribe_filters(request.user)}
     return Grant(

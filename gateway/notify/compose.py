@@ -64,7 +64,7 @@ def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> Noti
             location=location,
             maps={} if location is None else map_links(place_of(location.model_dump()).coordinates, _map_label(case)),
             persons=[] if household is None else _persons(household, level, today),
-            problem=case.problem,
+            problem=None if level is Privacy.NEIGHBOUR else case.problem,
             outcome=case.outcome,
             text=_text(case, notice, level, today),
             answer_url=None if notice.reason == "closed" else answer_url,

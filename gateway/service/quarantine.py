@@ -7,7 +7,7 @@ from uuid import UUID
 
 from gateway.domain.case import NotFound, StateConflict
 from gateway.service.raise_alarm import UNREADABLE, Press, Raised, raise_alarm_in
-from gateway.service.telemetry import Told, store_reports_in
+from gateway.service.telemetry import Told, fix_record, store_reports_in
 from gateway.store import events, quarantine
 from gateway.store.directory import Directory
 from gateway.store.pool import Connection, Pool
@@ -58,7 +58,7 @@ def press_of(alarm: ReadAlarm, *, terminal: str, transport: str, payload: bytes,
         boot=alarm.boot,
         seq=alarm.seq,
         pressed_at=alarm.at,
-        fix=None if alarm.fix is None else alarm.fix.model_dump(mode="json"),
+        fix=None if alarm.fix is None else fix_record(alarm.fix, alarm.at, received_at),
         battery_pct=alarm.battery_pct,
         signal_dbm=alarm.signal_dbm,
         test=alarm.test,

@@ -45,9 +45,9 @@ def _skew_s(at: datetime | None, received_at: datetime) -> float | None:
     return None if at is None else (at - received_at).total_seconds()
 
 
-def fix_record(fix: Fix) -> dict[str, Any]:
-    """Return a fix as it is stored and sent."""
-    return fix.model_dump(mode="json")
+def fix_record(fix: Fix, at: datetime | None, received_at: datetime) -> dict[str, Any]:
+    """Return a fix as it is stored and sent. One without a time of its own is as old as its report."""
+    return fix.model_dump(mode="json") | {"at": (fix.at or at or received_at).isoformat()}
 
 
 def _state(terminal: UUID, told: Told) -> StateRow:
@@ -66,7 +66,7 @@ def _state(terminal: UUID, told: Told) -> StateRow:
             firmware=report.firmware,
         )
     if isinstance(report, FixReport):
-        return replace(row, fix=fix_record(report.fix), fix_at=_time(report.fix.at or report.at, told.received_at))
+        return replace(row, fix=fix_record(report.fix, report.at, told.received_at), fix_at=_time(report.fix.at or report.at, told.received_at))
     return row
 
 

@@ -170,7 +170,7 @@ def _compose(text: str) -> Node:
         what = f"{exc.context}, {what}" if what.startswith("but ") else what
         hint = _syntax_hint(text, mark.line)
         # Not chained: the original quotes the line, which may hold a secret.
-        raise _UnreadableError(f"not valid YAML: {what}", hint, line=mark.line + 1, column=mark.column + 1) from exc
+        raise _UnreadableError(f"not valid YAML: {what}", hint, line=mark.line + 1, column=mark.column + 1) from None
     except RecursionError as exc:
         raise _UnreadableError("the file is nested too deeply", "close the brackets of the line before") from exc
     if document is None:
@@ -236,6 +236,8 @@ class _Plain:
             elif key.value in seen:
                 again = (*path, key.value)
                 self._find(key, again, "stands here twice", "only one can count: remove the other")
+            elif _UNSTORABLE.search(key.value):
+                self._find(key, path, "has a key that cannot be stored", "remove the escape that begins with \\")
             else:
                 seen.add(key.value)
             if _is_merge(key) and any(not isinstance(source, MappingNode) for source in _merged(node)):

@@ -97,7 +97,7 @@ async def add_heartbeats(conn: Connection, rows: Sequence[HeartbeatRow]) -> None
         INSERT INTO heartbeat (at, terminal_uid, boot, seq, received_at, battery_pct, battery_mv, signal_dbm, mains, uptime_s,
                                temperature_c)
         SELECT * FROM unnest(%s::timestamptz[], %s::uuid[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::int2[],
-                             %s::int[], %s::int2[], %s::bool[], %s::bigint[], %s::float4[])
+                             %s::int[], %s::int2[], %s::bool[], %s::bigint[], %s::float8[])
         ON CONFLICT DO NOTHING
         """,
         _columns(rows, (*names, "temperature_c")),
@@ -111,7 +111,7 @@ async def add_fixes(conn: Connection, rows: Sequence[FixRow]) -> None:
         """
         INSERT INTO fix (at, terminal_uid, boot, seq, received_at, lat, lon, datum, source, accuracy_m)
         SELECT * FROM unnest(%s::timestamptz[], %s::uuid[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::float8[],
-                             %s::float8[], %s::text[], %s::text[], %s::float4[])
+                             %s::float8[], %s::text[], %s::text[], %s::float8[])
         ON CONFLICT DO NOTHING
         """,
         _columns(rows, names),

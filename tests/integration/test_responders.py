@@ -364,7 +364,7 @@ async def test_commands_run_on_the_same_data_without_settings_of_another_gateway
     monkeypatch.setenv("ONEKEY_DATABASE", "postgresql://elsewhere")
     made = stack(tmp_path, READY)
     assert await made.create_key(role="operator", name="n") == (
-        f"--data {made.data} key create --role operator --name n --json"
+        f"--data {made.data} key create n --role operator --json"
     )
     assert (await made.call("key"))["settings"] == []
     with pytest.raises(StackError, match="onekey refused failed with status 1"):

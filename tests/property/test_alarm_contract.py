@@ -80,7 +80,7 @@ head: dict[str, st.SearchStrategy[Any]] = {
     "seq": maybe(counts),
     "at": maybe(instants),
 }
-percents = maybe(st.integers(0, 100))
+percents = maybe(st.sampled_from([0, 100]) | st.integers(0, 100))
 signals = maybe(st.integers(-200, 50))
 alarms = built(
     AlarmReport,

@@ -365,6 +365,10 @@ ERRORS = {
         ("    name: 热线\n", '    name: 热线\n    district: "a\\ud800"\n'),
         [(10, 15, "parties[0].district", "has a character that cannot be stored", "escape")],
     ),
+    "key that cannot be stored": (
+        ("blood: A+", '"a\\0": 1'),
+        [(40, 37, "households[0].persons[0].health", "has a key that cannot be stored", "escape")],
+    ),
     "key that is a list": (
         ("locale: zh-CN\n", "locale: zh-CN\n? [a, b]\n: c\n"),
         [(5, 3, "", "has a key that is a list or a mapping", "colon")],

@@ -226,7 +226,9 @@ def test_dirt_around_a_press_is_wiped_off(payload: bytes) -> None:
 
 
 def test_two_messages_in_one_count_both() -> None:
-    assert read('{"v":1,"kinds":["low_battery"]} \n{"v":1,"kinds":["sos"]}').kinds == ("low_battery", "sos")
+    alarm = read('{"v":1,"kinds":["low_battery"],"test":true} \n{"v":1,"kinds":["sos"]}')
+    assert alarm.kinds == ("low_battery", "sos")
+    assert not alarm.test
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ CREATE TABLE heartbeat (
     signal_dbm   smallint,
     mains        boolean,
     uptime_s     bigint,
-    temperature_c real,
+    temperature_c double precision,
     PRIMARY KEY (terminal_uid, at, boot, seq)        -- a redelivered row does not count twice
 ) PARTITION BY RANGE (at);
 
@@ -379,7 +379,7 @@ CREATE TABLE fix (
     lon          double precision NOT NULL,
     datum        text NOT NULL,
     source       text NOT NULL,
-    accuracy_m   real,
+    accuracy_m   double precision,
     PRIMARY KEY (terminal_uid, at, boot, seq)
 ) PARTITION BY RANGE (at);
 

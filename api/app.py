@@ -1,0 +1,83 @@
+"""The HTTP service: the only place that builds its parts and connects them."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from api import errors, openapi
+from api.dependencies import AnyKey, Parts
+from api.hub import Hub
+from api.middleware import Envelope
+from api.routes import cases, directory, health, legs, link, metrics, quarantine, stream
+from gateway import __version__
+from gateway.app import keyring_of
+from gateway.config import Settings
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool, open_pool
+
+__all__ = ["create_app", "describe"]
+
+_POOL_SIZE = 8
+
+
+def create_app(settings: Settings, *, pool: Pool | None = None) -> FastAPI:
+    """Return the service. With `pool` it uses that one, which stays the caller's.
+
+    Raises:
+        ConfigError: No database is known.
+        KeyringError: The master key is missing or malformed.
+    """
+    database = settings.database_url
+    keyring = keyring_of(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            used = pool
+            if used is None:
+                used = await stack.enter_async_context(open_pool(database, name="api", size=_POOL_SIZE))
+            hub = Hub(database, rng=Random())
+            app.state.parts = Parts(used, Directory(keyring), hub)
+            async with hub.running():
+                yield
+
+    return _assembled(lifespan)
+
+
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    return _assembled(None).openapi()
+
+
+def _assembled(lifespan: Any | None) -> FastAPI:
+    # The browsable documents of FastAPI come with scripts from elsewhere, which a closed network does not have.
+    app = FastAPI(
+        title="onekey",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+        separate_input_output_schemas=False,
+    )
+    for module in (health, cases, legs, stream, directory, quarantine, metrics, link):
+        app.include_router(module.router)
+
+    @app.get("/v1/openapi.json", tags=["health"])
+    async def read_openapi(who: AnyKey) -> dict[str, Any]:
+        """Read this description."""
+        return app.openapi()
+
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # how FastAPI wants it replaced
+    app.add_middleware(Envelope)
+    errors.install(app)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,97 @@
+"""Cases (警情): reading them, owning them, confirming safety, closing them."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+
+from api import views
+from api.dependencies import Cursor, DirectoryDep, District, Limit, PoolDep, may
+from gateway.service import case_commands, case_reading
+from gateway.service.access import Principal, Right
+from schemas.case import (
+    AcknowledgeIn,
+    CaseClass,
+    CaseHeadOut,
+    CaseLineOut,
+    CaseOut,
+    CaseState,
+    ClosureIn,
+    Page,
+    SafetyIn,
+)
+from schemas.units import PublicId
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/cases", tags=["cases"])
+
+_Reader = Depends(may(Right.READ_CASES))
+_Handler = Annotated[Principal, Depends(may(Right.HANDLE_CASES))]
+
+
+@router.get("", dependencies=[_Reader])
+async def list_cases(
+    pool: PoolDep,
+    state: CaseState | None = None,
+    case_class: Annotated[CaseClass | None, Query(alias="class")] = None,
+    district: District = None,
+    household: PublicId | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[CaseLineOut]:
+    """List cases, newest first."""
+    page = await case_reading.list_cases(
+        pool,
+        state=state,
+        case_class=case_class,
+        district=district,
+        household=household,
+        cursor=cursor,
+        limit=limit,
+    )
+    return Page(items=[CaseLineOut.model_validate(line) for line in page.items], cursor=page.cursor)
+
+
+@router.get("/{case_id}", dependencies=[_Reader])
+async def read_case(case_id: UUID, pool: PoolDep, directory: DirectoryDep) -> CaseOut:
+    """Read one case with everything: people, place, presses, every message and answer, and the journal."""
+    return views.case_out(await case_reading.read_case(pool, directory, case_id))
+
+
+@router.post("/{case_id}/acknowledgement")
+async def acknowledge_case(
+    case_id: UUID, body: AcknowledgeIn, pool: PoolDep, directory: DirectoryDep, who: _Handler
+) -> CaseHeadOut:
+    """Own a case. Asking again with the same operator changes nothing; another operator is refused."""
+    case = await case_commands.acknowledge_case(
+        pool, directory, case_id, operator=body.operator, via=f"api:{who.id}"
+    )
+    return CaseHeadOut.model_validate(case)
+
+
+@router.post("/{case_id}/safety")
+async def confirm_safety(
+    case_id: UUID, body: SafetyIn, pool: PoolDep, directory: DirectoryDep, who: _Handler
+) -> CaseHeadOut:
+    """Note that somebody confirmed that the person is safe. A case that is safe or closed already stays as it is."""
+    case = await case_commands.mark_safe(pool, directory, case_id, by=body.by, via=f"api:{who.id}")
+    return CaseHeadOut.model_validate(case)
+
+
+@router.post("/{case_id}/closure")
+async def close_case(
+    case_id: UUID, body: ClosureIn, pool: PoolDep, directory: DirectoryDep, who: _Handler
+) -> CaseHeadOut:
+    """Close a case: nothing more is sent for it but the word that it is over, to everybody who was told."""
+    await case_commands.close_case(
+        pool,
+        directory,
+        case_id,
+        outcome=body.outcome,
+        confirmed_by=body.confirmed_by,
+        note=body.note,
+        operator=body.operator,
+        via=f"api:{who.id}",
+    )
+    return CaseHeadOut.model_validate(await case_reading.read_line(pool, case_id))
