@@ -41,12 +41,13 @@ h2{margin:0 0 4px;font-size:15px;font-weight:600;color:var(--soft)}
 .person+.person{margin-top:10px}
 ul{margin:6px 0 0;padding-left:20px;font-size:17px}
 a{color:var(--blue)}
-.call{display:flex;align-items:center;justify-content:center;min-height:52px;margin-top:10px;border:2px solid var(--blue);
-border-radius:12px;font-weight:600;text-decoration:none}
+.call{display:flex;align-items:center;justify-content:center;min-height:52px;margin-top:10px;
+border:2px solid var(--blue);border-radius:12px;font-weight:600;text-decoration:none}
 .maps{display:grid;grid-template-columns:repeat(3,1fr);gap:8px;margin-top:10px}
 .maps a{display:flex;align-items:center;justify-content:center;min-height:48px;border:1px solid var(--line);
 border-radius:10px;text-decoration:none;font-size:16px}
-.maps a.first{grid-column:1/-1;min-height:52px;background:var(--tint);border-color:var(--blue);font-weight:600;font-size:18px}
+.maps a.first{grid-column:1/-1;min-height:52px;background:var(--tint);border-color:var(--blue);font-weight:600;
+font-size:18px}
 .done{border:2px solid var(--go)}
 .done p{margin:0;font-size:20px;font-weight:700}
 form{margin:0}
@@ -56,8 +57,8 @@ legend{padding:0;font-size:15px;font-weight:600;color:var(--soft)}
 .choices.wide{grid-template-columns:repeat(2,1fr)}
 .choices label{position:relative;display:block}
 .choices input{position:absolute;opacity:0;inset:0;width:100%;height:100%;margin:0;cursor:pointer}
-.choices span{display:flex;align-items:center;justify-content:center;min-height:48px;padding:2px 6px;border:1px solid var(--line);
-border-radius:10px;text-align:center}
+.choices span{display:flex;align-items:center;justify-content:center;min-height:48px;padding:2px 6px;
+border:1px solid var(--line);border-radius:10px;text-align:center}
 .choices input:checked+span{background:var(--go);border-color:var(--go);color:#fff;font-weight:700}
 .refuse .choices input:checked+span{background:var(--soft);border-color:var(--soft);color:var(--card)}
 .choices input:focus-visible+span,button:focus-visible,a:focus-visible,summary:focus-visible{outline:3px solid #f6a700;
@@ -258,7 +259,7 @@ def shown(view: LinkView, *, lang: str) -> HTMLResponse:
     parts = [_header(view, lang)]
     if view.test:
         parts.append(element("div", words["test"], class_="test", role="status"))
-    body = [_over(words)] if view.over else [_answer(view, words), *_about(view, words), _forms(view, words)]
+    body = [_over(words)] if view.over else [_answer(view, words), *_about(view, words), _forms(words)]
     footer = element(
         "footer",
         join(element("p", words["emergency"], element("a", "120", href="tel:120")))
@@ -324,7 +325,9 @@ def _header(view: LinkView, lang: str) -> Html:
         time=_clock(view.received_at, view.timezone), ago=_ago(view.now - view.received_at, words)
     )
     calm = view.over or view.test or not view.emergency
-    return element("header", element("h1", _title(view, lang)), element("p", when), again, class_="calm" if calm else None)
+    return element(
+        "header", element("h1", _title(view, lang)), element("p", when), again, class_="calm" if calm else None
+    )
 
 
 def _clock(at: datetime, timezone: str) -> str:
@@ -419,11 +422,22 @@ def _maps(view: LinkView, words: Mapping[str, str]) -> Html | None:
         told.append(_ago(age, words))
     links = map_links(location.coordinates, words["map_label"], accuracy_m=location.accuracy_m)
     return join(
-        element("p", f"{words['location']}: " if words["lang"] == "en" else f"{words['location']}：", " · ".join(told), class_="note"),
+        element(
+            "p",
+            f"{words['location']}: " if words["lang"] == "en" else f"{words['location']}：",
+            " · ".join(told),
+            class_="note",
+        ),
         element(
             "div",
             *(
-                element("a", words[name], href=links[name], rel="noreferrer noopener", class_="first" if name == "amap" else None)
+                element(
+                    "a",
+                    words[name],
+                    href=links[name],
+                    rel="noreferrer noopener",
+                    class_="first" if name == "amap" else None,
+                )
                 for name in ("amap", "baidu", "tencent", "geo")
             ),
             class_="maps",
@@ -431,7 +445,7 @@ def _maps(view: LinkView, words: Mapping[str, str]) -> Html | None:
     )
 
 
-def _forms(view: LinkView, words: Mapping[str, str]) -> Html:
+def _forms(words: Mapping[str, str]) -> Html:
     minutes = [
         element(
             "label",
@@ -460,7 +474,11 @@ def _forms(view: LinkView, words: Mapping[str, str]) -> Html:
         ),
         element(
             "section",
-            element("form", element("button", words["arrived"], name_="answer", value="arrived", class_="second"), method="post"),
+            element(
+                "form",
+                element("button", words["arrived"], name_="answer", value="arrived", class_="second"),
+                method="post",
+            ),
         ),
         element(
             "section",
@@ -469,8 +487,17 @@ def _forms(view: LinkView, words: Mapping[str, str]) -> Html:
                 element("summary", words["cannot"]),
                 element(
                     "form",
-                    element("fieldset", element("legend", words["why"]), element("div", *reasons, class_="choices wide")),
-                    element("textarea", "", name_="more", maxlength="400", placeholder=words["more"], aria_label=words["more"]),
+                    element(
+                        "fieldset", element("legend", words["why"]), element("div", *reasons, class_="choices wide")
+                    ),
+                    element(
+                        "textarea",
+                        "",
+                        name_="more",
+                        maxlength="400",
+                        placeholder=words["more"],
+                        aria_label=words["more"],
+                    ),
                     element("button", words["send_cannot"], name_="answer", value="cannot", class_="quiet"),
                     method="post",
                     class_="refuse",

@@ -5,11 +5,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from api import errors, openapi
-from api.dependencies import AnyKey, Parts
+from api.dependencies import Parts, any_key
 from api.hub import Hub
 from api.middleware import Envelope
 from api.routes import cases, directory, health, legs, link, metrics, quarantine, stream
@@ -40,7 +40,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None) -> FastAPI:
             used = pool
             if used is None:
                 used = await stack.enter_async_context(open_pool(database, name="api", size=_POOL_SIZE))
-            hub = Hub(database, rng=Random())
+            hub = Hub(database, rng=Random())  # noqa: S311  spreads reconnects
             app.state.parts = Parts(used, Directory(keyring), hub)
             async with hub.running():
                 yield
@@ -68,8 +68,8 @@ def _assembled(lifespan: Any | None) -> FastAPI:
     for module in (health, cases, legs, stream, directory, quarantine, metrics, link):
         app.include_router(module.router)
 
-    @app.get("/v1/openapi.json", tags=["health"])
-    async def read_openapi(who: AnyKey) -> dict[str, Any]:
+    @app.get("/v1/openapi.json", tags=["health"], dependencies=[Depends(any_key)])
+    async def read_openapi() -> dict[str, Any]:
         """Read this description."""
         return app.openapi()
 

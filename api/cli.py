@@ -117,7 +117,9 @@ def list_keys(ctx: typer.Context, as_json: _Json = False) -> None:
 
 @_key.command("revoke")
 def revoke_key(
-    ctx: typer.Context, key: Annotated[str, typer.Argument(help="Its id, as «onekey key list» shows it.")], as_json: _Json = False
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(help="Its id, as «onekey key list» shows it.")],
+    as_json: _Json = False,
 ) -> None:
     """Revoke a key. It dies at once, and the streams that it opened within seconds."""
 

@@ -15,7 +15,6 @@ from gateway.store.pool import Pool
 from schemas.units import PublicId
 
 __all__ = [
-    "AnyKey",
     "Cursor",
     "DirectoryDep",
     "District",
@@ -23,6 +22,7 @@ __all__ = [
     "Parts",
     "PartsDep",
     "PoolDep",
+    "any_key",
     "may",
 ]
 
@@ -60,9 +60,10 @@ _BEARER = HTTPBearer(
 )
 
 
-async def _principal(
+async def any_key(
     request: Request, parts: PartsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 ) -> Principal:
+    """Return who holds the key of a request."""
     if credentials is None:
         raise Unauthorized("Send a key: Authorization: Bearer okk_…")
     principal = await check_key(parts.pool, parts.directory.keyring, credentials.credentials)
@@ -72,13 +73,10 @@ async def _principal(
     return principal
 
 
-AnyKey = Annotated[Principal, Depends(_principal)]
-
-
 def may(right: Right) -> Callable[[Principal], Awaitable[Principal]]:
     """Return the dependency that lets only keys with `right` pass."""
 
-    async def allowed(principal: AnyKey) -> Principal:
+    async def allowed(principal: Annotated[Principal, Depends(any_key)]) -> Principal:
         if not principal.may(right):
             raise Forbidden(f"A key with the role {principal.role} may not {right}.")
         return principal

@@ -1,7 +1,7 @@
 """Write ``schemas/published/openapi.json``, or check that it is up to date.
 
-    python -m api.export            writes it
-    python -m api.export --check    exits 1 when it differs from the code
+python -m api.export            writes it
+python -m api.export --check    exits 1 when it differs from the code
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         if FILE.is_file() and FILE.read_bytes() == text:
             return 0
-        print(f"{FILE} is not what the code says: run `python -m api.export` and commit the result", file=sys.stderr)
+        sys.stderr.write(f"{FILE} is not what the code says: run `python -m api.export` and commit the result\n")
         return 1
     FILE.write_bytes(text)
     return 0

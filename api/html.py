@@ -19,7 +19,7 @@ def join(*parts: str | None) -> Html:
 
 
 def element(name: str, *parts: str | None, **attributes: str | bool | None) -> Html:
-    """Return an element. An attribute that is None or False is left out; ``class_`` and ``http_equiv`` as HTML writes them."""
+    """Return an element. An attribute that is None or False is left out; ``class_`` stands for class."""
     written = []
     for key, value in attributes.items():
         if value is None or value is False:

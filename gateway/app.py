@@ -65,6 +65,11 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             return f"{settings.people_url}/r/{keyring.link_token(notice.leg_id)}"
 
         webhook = await stack.enter_async_context(WebhookChannel(link=answer_link, dns_servers=settings.dns_servers))
+        responder = None
+        if settings.auth_url is not None and settings.auth_seed is not None:
+            url, seed = settings.auth_url.get_secret_value(), settings.auth_seed.get_secret_value()
+            responder = Responder(url, seed, CredentialCache(database, keyring))
+
         dispatcher = Dispatcher(
             database,
             notify_pool,
@@ -80,6 +85,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             status=lambda: {
                 "alarms": alarm_link.connected.is_set(),
                 "telemetry": telemetry_link.connected.is_set(),
+                "auth": responder is None or responder.ready.is_set(),
                 "sending": dispatcher.under_way,
             },
             observe=observe,
@@ -109,12 +115,8 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             tasks.create_task(
                 _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, telemetry.run), rng), name="telemetry"
             )
-            if settings.auth_url is not None and settings.auth_seed is not None:
-                url, seed = settings.auth_url.get_secret_value(), settings.auth_seed.get_secret_value()
-                cache = CredentialCache(database, keyring)
-                tasks.create_task(
-                    _restarted("auth", lambda: Responder(url, seed, cache).run(), rng), name="auth-callout"
-                )
+            if responder is not None:
+                tasks.create_task(_restarted("auth", responder.run, rng), name="auth-callout")
 
 
 async def _restarted(name: str, part: Callable[[], Awaitable[None]], rng: Random) -> None:

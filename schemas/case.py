@@ -61,7 +61,7 @@ _CASE = "0b0f3f0c-6a52-5f0e-8a55-3f1f0a6f2d11"
 _LEG = "6f1f6a0e-2f5e-5c0f-9f0a-0a8e3f5b7c21"
 
 Who = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,64}$")]
-"""An operator's seat or staff number, a role, or the id of a party: never a person's name, which could not be erased."""
+"""A seat or staff number, a role, or the id of a party: never a person's name, which could not be erased."""
 
 FreeText = Annotated[str, Field(min_length=1, max_length=4000)]
 
@@ -129,7 +129,9 @@ class AnswerIn(_In):
         }
     )
 
-    answer: Annotated[AnswerKind, Field(description="accepted: a platform took the case over; the others: a human's word.")]
+    answer: Annotated[
+        AnswerKind, Field(description="accepted: a platform took the case over; the others: a human's word.")
+    ]
     reason: Annotated[str | None, Field(max_length=500, description="Why, for cannot.")] = None
     minutes: Annotated[
         int | None, Field(ge=0, le=1440, description="Until arrival.", json_schema_extra={"unit": "min"})
@@ -143,9 +145,7 @@ class TestWindowIn(_In):
     __test__ = False
     model_config = ConfigDict(json_schema_extra={"examples": [{"minutes": 15, "reason": "installation"}]})
 
-    minutes: Annotated[
-        int, Field(ge=1, le=1440, description="From now on.", json_schema_extra={"unit": "min"})
-    ]
+    minutes: Annotated[int, Field(ge=1, le=1440, description="From now on.", json_schema_extra={"unit": "min"})]
     reason: Annotated[Text, Field(min_length=1, max_length=200, description="Why, for the record.")]
 
 
@@ -273,7 +273,9 @@ class LegOut(_Out):
     id: UUID
     role: str
     party: str | None = None
-    name: Annotated[str | None, Field(description="Name of the party; null when it is no longer in the directory.")] = None
+    name: Annotated[str | None, Field(description="Name of the party; null when it is no longer in the directory.")] = (
+        None
+    )
     phone: str | None = None
     origin: Literal["plan", "fallback"]
     state: LegState
@@ -370,9 +372,7 @@ class AnsweredOut(_Out):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [
-                {"case_id": _CASE, "leg_id": _LEG, "state": "answered", "case_state": "open", "counted": True}
-            ]
+            "examples": [{"case_id": _CASE, "leg_id": _LEG, "state": "answered", "case_state": "open", "counted": True}]
         }
     )
 

@@ -64,9 +64,7 @@ async def acknowledge_case(
     case_id: UUID, body: AcknowledgeIn, pool: PoolDep, directory: DirectoryDep, who: _Handler
 ) -> CaseHeadOut:
     """Own a case. Asking again with the same operator changes nothing; another operator is refused."""
-    case = await case_commands.acknowledge_case(
-        pool, directory, case_id, operator=body.operator, via=f"api:{who.id}"
-    )
+    case = await case_commands.acknowledge_case(pool, directory, case_id, operator=body.operator, via=f"api:{who.id}")
     return CaseHeadOut.model_validate(case)
 
 

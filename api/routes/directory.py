@@ -32,9 +32,7 @@ async def list_parties(
     limit: Limit = 50,
 ) -> Page[PartyOut]:
     """List parties by id. Secrets and addresses of their channels are never shown."""
-    page = await case_reading.list_parties(
-        pool, directory, district=district, role=role, cursor=cursor, limit=limit
-    )
+    page = await case_reading.list_parties(pool, directory, district=district, role=role, cursor=cursor, limit=limit)
     return Page(items=[PartyOut.model_validate(party) for party in page.items], cursor=page.cursor)
 
 
@@ -56,10 +54,10 @@ async def list_persons(
 
 @router.post("/persons/{person}/erasure", status_code=204, response_class=Response)
 async def erase_person(
-    person: _Id, pool: PoolDep, directory: DirectoryDep, who: Annotated[Principal, Depends(may(Right.ERASE_PERSONS))]
+    person: _Id, pool: PoolDep, who: Annotated[Principal, Depends(may(Right.ERASE_PERSONS))]
 ) -> Response:
     """Erase a person for good: the record and what the journals say of them. The chains stay whole."""
-    await erase(pool, directory, person, by=f"api:{who.id}")
+    await erase(pool, person, by=f"api:{who.id}")
     return Response(status_code=204)
 
 
@@ -100,7 +98,5 @@ async def open_test_window(
     terminal: _Id, body: TestWindowIn, pool: PoolDep, who: Annotated[Principal, Depends(may(Right.OPEN_TEST_WINDOWS))]
 ) -> TestWindowOut:
     """Believe the test flag of a terminal for some minutes. A press without the flag stays real."""
-    closes_at = await open_window(
-        pool, terminal, minutes=body.minutes, reason=body.reason, by=f"api:{who.id}"
-    )
+    closes_at = await open_window(pool, terminal, minutes=body.minutes, reason=body.reason, by=f"api:{who.id}")
     return TestWindowOut(terminal=terminal, closes_at=closes_at)

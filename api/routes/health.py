@@ -24,7 +24,7 @@ async def read_liveness() -> Health:
 
 @router.get("/ready", responses={503: {"model": Health, "description": "Not ready; the reasons say why."}})
 async def read_readiness(parts: PartsDep, response: Response) -> Health:
-    """Say whether an alarm pressed now would be heard: the database answers, and a gateway hears alarms from the broker."""
+    """Say whether an alarm pressed now would be heard: a gateway is there, connected to database and broker."""
     reasons = await _reasons(parts)
     response.status_code = 503 if reasons else 200
     return Health(ready=not reasons, reasons=reasons)

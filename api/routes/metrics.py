@@ -53,7 +53,9 @@ class _Now(Collector):
         figures = self._figures
         due = {"waiting": figures.waiting, "sending": figures.sending, "postponed": figures.postponed}
         yield _gauge("onekey_notices_due", "Notices not yet sent, by what they wait for.", due, label="state")
-        yield _gauge("onekey_notices_oldest_due_seconds", "Age of the oldest notice not yet sent.", figures.oldest_due_s)
+        yield _gauge(
+            "onekey_notices_oldest_due_seconds", "Age of the oldest notice not yet sent.", figures.oldest_due_s
+        )
         yield _gauge("onekey_emergencies_unacknowledged", "Open emergencies that nobody owns.", figures.unacknowledged)
         yield _gauge(
             "onekey_emergencies_oldest_unacknowledged_seconds",

@@ -432,6 +432,7 @@ async def run(options: Options, console: Console) -> Report:
     Raises:
         StackError: The gateway, the terminals or the load did not come up.
     """
+    machine = _machine()
     phases_wanted = 2 if options.heartbeats_per_s > 0 else 1
     pressing = _WARM_UP + phases_wanted * options.presses
     with tempfile.TemporaryDirectory(prefix="onekey-bench-") as scratch:
@@ -478,7 +479,7 @@ async def run(options: Options, console: Console) -> Report:
                     phases[-1].confirmed_per_s = load.rate_since(mark)
             return Report(
                 options=options,
-                machine=_machine(),
+                machine=machine,
                 phases=tuple(phases),
                 duplicates=responders.duplicates,
                 failures=judge(phases),
@@ -505,7 +506,7 @@ def _machine() -> dict[str, Any]:
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "load_average_before": [round(load, 2) for load in os.getloadavg()],
     }
 
 
@@ -574,7 +575,7 @@ def show(report: Report, console: Console) -> None:
     machine = report.machine
     console.print(
         f"{machine['cores_usable']} of {machine['cores']} cores, Python {machine['python']}, {machine['system']}, "
-        f"load average {machine['load_average']}"
+        f"load average before {machine['load_average_before']}"
     )
     for phase in report.phases:
         title = f"\n{phase.name}: {len(phase.samples)} presses at {report.options.rate_per_s:g}/s"

@@ -31,6 +31,7 @@ from firmware_sim.sites import NANJING, ROLE_WORDS, SiteFile, TerminalEntry, exa
 from firmware_sim.stack import Api, RunInfo, Stack, StackError
 from firmware_sim.terminal import Heard, Output, Received
 from protocols.okc import Up, up_topic
+from schemas.case import CaseLineOut, CaseOut
 from schemas.commands import Progress
 
 __all__ = ["PRESSING", "SPREAD_BAR_MS", "Check", "Verdict", "judge", "run"]
@@ -79,8 +80,8 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Findings:
-    cases: list[Mapping[str, Any]] = field(default_factory=list)
-    case: Mapping[str, Any] = field(default_factory=dict)
+    cases: list[CaseLineOut] = field(default_factory=list)
+    case: CaseOut | None = None
 
 
 def judge(
@@ -88,8 +89,8 @@ def judge(
     arrivals: Sequence[Arrival],
     *,
     parties: Mapping[str, str],
-    cases: Sequence[Mapping[str, Any]],
-    case: Mapping[str, Any],
+    cases: Sequence[CaseLineOut],
+    case: CaseOut | None,
     answers: Mapping[str, Answers],
 ) -> Verdict:
     """Say whether the press did all that R1 and the design promise.
@@ -99,7 +100,7 @@ def judge(
         arrivals: Everything that reached any party.
         parties: Who had to be told: party to role.
         cases: All cases that the gateway has.
-        case: The case of the press, with legs and alarms.
+        case: The case of the press, with legs and alarms, where there is one.
         answers: What each role answered.
     """
     checks = []
@@ -123,19 +124,22 @@ def judge(
     at_once = spread_ms is not None and len(told_ms) == len(parties) and spread_ms <= SPREAD_BAR_MS
     found = "nobody told" if spread_ms is None else f"{spread_ms:.1f} ms from first to last"
     checks.append(Check(f"all within {SPREAD_BAR_MS:.0f} ms of each other", at_once, found))
-    of_press = [found for found in cases if found["class"] == "emergency"]
-    one_case = len(of_press) == 1 and str(press.case) == of_press[0]["id"]
-    checks.append(Check("exactly one case", one_case, f"{len(of_press)} emergencies"))
-    numbers = [(alarm["terminal"], alarm["boot"], alarm["seq"]) for alarm in case.get("alarms", ())]
+    emergencies = [line for line in cases if line.case_class == "emergency"]
+    one_case = [line.id for line in emergencies] == [press.case]
+    checks.append(Check("exactly one case", one_case, f"{len(emergencies)} emergencies"))
+    numbers = [] if case is None else [(alarm.terminal_id, alarm.boot, alarm.seq) for alarm in case.alarms]
     same = numbers == [(press.terminal, press.key.boot, press.key.seq)]
     checks.append(Check("the case holds this press and no other", same, f"{len(numbers)} alarms"))
+    intact = case is not None and case.journal.intact
+    found = "no case" if case is None else case.journal.problem or f"{case.journal.entries} entries"
+    checks.append(Check("the journal is whole", intact, found))
     for role, answer in answers.items():
         checks.append(_recorded(role, answer, case))
     return Verdict(checks=tuple(checks), received_ms=received_ms, told_ms=told_ms, spread_ms=spread_ms)
 
 
 def _told(role: str, own: Sequence[Arrival]) -> Check:
-    name = f"{role} {ROLE_WORDS.get(role, '')} told once, signed, with a location"
+    name = f"{role} {ROLE_WORDS.get(role, '')}: once, signed, located"
     problems = [arrival.problem for arrival in own if arrival.problem is not None]
     ids = {arrival.id for arrival in own}
     if not own:
@@ -150,15 +154,11 @@ def _told(role: str, own: Sequence[Arrival]) -> Check:
     return Check(name, True, f"{location.source} {location.datum}")
 
 
-def _recorded(role: str, expected: Answers, case: Mapping[str, Any]) -> Check:
+def _recorded(role: str, expected: Answers, case: CaseOut | None) -> Check:
     name = f"the answer of {role} {ROLE_WORDS.get(role, '')} is on record"
-    given = [
-        (answer["answer"], answer.get("minutes"))
-        for leg in case.get("legs", ())
-        if leg["role"] == role
-        for answer in leg["answers"]
-    ]
-    shown = ", ".join(f"{answer} in {minutes} min" if minutes is not None else answer for answer, minutes in given)
+    legs = [] if case is None else [leg for leg in case.legs if leg.role == role]
+    given = [(answer.answer, answer.minutes) for leg in legs for answer in leg.answers]
+    shown = ", ".join(answer if minutes is None else f"{answer} in {minutes} min" for answer, minutes in given)
     return Check(name, given == [(expected.answer, expected.minutes)], shown or "none")
 
 
@@ -256,7 +256,10 @@ async def _run(folder: Path, *, terminals: int, keep: bool, as_json: bool, conso
             Console().print_json(data=_document(verdict, press, timeline))
         if keep:
             _show_what_to_try(console, info=info, key=key, case=str(press.case), terminal=by_hand, folder=folder)
-            await _interrupted()
+            async with asyncio.TaskGroup() as tasks:
+                showing = tasks.create_task(_show_arrivals(responders, console), name="show arrivals")
+                await _interrupted()
+                showing.cancel()
         return verdict.passed
 
 
@@ -333,10 +336,9 @@ async def _answers(api: Api, press: PressRecord) -> _Findings:
             while True:
                 findings.cases = await api.cases()
                 if press.case is not None:
-                    findings.case = await api.case(str(press.case))
-                answered = {leg["role"] for leg in findings.case.get("legs", ()) if leg["answers"]}
-                if set(_ANSWERS) <= answered:
-                    return findings
+                    findings.case = await api.case(press.case)
+                    if set(_ANSWERS) <= {leg.role for leg in findings.case.legs if leg.answers}:
+                        return findings
                 await asyncio.sleep(_LOOK_EVERY_S)
     except TimeoutError:
         return findings
@@ -396,6 +398,22 @@ def _show_what_to_try(
         # One line each, however wide the window is, so that it can be copied.
         console.print(Text(line, style=style), soft_wrap=True)
     console.print("\nStop with ctrl-C.")
+
+
+async def _show_arrivals(responders: Responders, console: Console) -> None:
+    """Print who is told from now on, so that a press by hand is seen to arrive."""
+    shown = len(responders.arrivals)
+
+    def more(arrivals: list[Arrival]) -> bool:
+        return len(arrivals) > shown
+
+    while True:
+        await responders.wait(more)
+        for arrival in responders.arrivals[shown:]:
+            kind = "unreadable" if arrival.notice is None else arrival.notice.type
+            line = f"{arrival.at:%H:%M:%S.%f} UTC  told: {arrival.role} {ROLE_WORDS.get(arrival.role, '')} ({kind})"
+            console.print(Text(line, style="red" if arrival.problem else "cyan"))
+            shown += 1
 
 
 async def _interrupted() -> None:

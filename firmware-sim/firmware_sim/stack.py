@@ -5,13 +5,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
+
+from schemas.case import CaseLineOut, CaseOut, Page
 
 __all__ = ["Api", "RunInfo", "Stack", "StackError", "running"]
 
@@ -204,29 +207,28 @@ class Api:
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"}
 
-    async def get(self, path: str, **query: str | int) -> Any:
-        """Return the JSON at `path`.
+    async def get(self, path: str, **query: str | int) -> bytes:
+        """Return the body at `path`.
 
         Raises:
             StackError: Any status but 200.
         """
         async with self._client.get(self._url + path, params=query, headers=self._headers) as response:
+            body = await response.read()
             if response.status != 200:
-                raise StackError(f"GET {path}: HTTP {response.status}: {(await response.text())[:300]}")
-            return await response.json()
+                raise StackError(f"GET {path}: HTTP {response.status}: {body[:300].decode(errors='replace')}")
+            return body
 
-    async def cases(self, **query: str | int) -> list[Mapping[str, Any]]:
+    async def cases(self, **query: str | int) -> list[CaseLineOut]:
         """Return all cases that match `query`, page by page."""
-        found: list[Mapping[str, Any]] = []
-        cursor: dict[str, str | int] = {}
+        found: list[CaseLineOut] = []
         while True:
-            page = await self.get("/v1/cases", limit=50, **query, **cursor)
-            found += page["items"]
-            if page["next"] is None:
+            page = Page[CaseLineOut].model_validate_json(await self.get("/v1/cases", limit=50, **query))
+            found += page.items
+            if page.cursor is None:
                 return found
-            cursor = {"cursor": page["next"]}
+            query["cursor"] = page.cursor
 
-    async def case(self, case: str) -> Mapping[str, Any]:
+    async def case(self, case: UUID) -> CaseOut:
         """Return one case with its alarms, legs and timeline."""
-        found: Mapping[str, Any] = await self.get(f"/v1/cases/{case}")
-        return found
+        return CaseOut.model_validate_json(await self.get(f"/v1/cases/{case}"))

@@ -278,13 +278,14 @@ class _Supervisor:
             f"API guide   {http}/docs\n"
             f"MQTT        {mqtt}\n"
             f"Logs        {self._data / 'logs'}\n\n"
-            f"Next, in another terminal:\n"
-            f"  {onekey} site check FILE    is my site file right?\n"
-            f"  {onekey} site apply FILE    take it\n"
-            f"  {onekey} --help             everything else\n\n"
-            f"Ctrl-C stops it. Keep a copy of {self._settings.master_key_file}\n"
-            f"away from this machine: without it the data cannot be read."
+            "Next, in another terminal: check a site file, take it, see everything else\n"
+            f"  {onekey} site check FILE\n"
+            f"  {onekey} site apply FILE\n"
+            f"  {onekey} --help\n\n"
+            "Ctrl-C stops it."
         )
+        if self._settings.master_key is None:
+            text += f"\nWithout this key the data cannot be read, keep a copy elsewhere:\n  {self._settings.master_key_file}"
         return Panel(escape(text), title="onekey is ready", border_style="green", expand=False)
 
     def _log(self, name: str) -> Path:

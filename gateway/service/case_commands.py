@@ -119,10 +119,15 @@ async def record_answer(
     after = before if case.state == CaseState.CLOSED else after_answer(before, answer.answer)
     by, reason = _storable(answer.by, longest=100), _storable(answer.reason, longest=500)
     last = await queries.last_answer(conn, leg.id, by)
-    if last is not None and after is before and (last.answer, last.minutes, last.reason) == (
-        answer.answer,
-        answer.minutes,
-        reason,
+    if (
+        last is not None
+        and after is before
+        and (last.answer, last.minutes, last.reason)
+        == (
+            answer.answer,
+            answer.minutes,
+            reason,
+        )
     ):
         return before
     at = await outbox.add_answer(
@@ -205,7 +210,7 @@ async def close_case(
     via: str | None = None,
     worker: int | None = None,
 ) -> list[DueNotice]:
-    """Close a case: what is due is cancelled, obligations are withdrawn, and whoever was told hears that it is over (I4).
+    """Close a case: cancel what is due, withdraw obligations, and tell whoever was told that it is over (I4).
 
     `confirmed_by` says that the person is safe, unless the case is safe already. `note` is kept in the journal
     alone, where it can be erased (D15). Returns the notices that `worker` has to send.
@@ -221,7 +226,9 @@ async def close_case(
                 raise StateConflict(f"The case was closed already, with the outcome {case.outcome}.")
             return []
         if case.case_class == CaseClass.EMERGENCY and case.safe_at is None and confirmed_by is None:
-            raise StateConflict("An emergency is closed only after somebody confirmed that the person is safe: say who.")
+            raise StateConflict(
+                "An emergency is closed only after somebody confirmed that the person is safe: say who."
+            )
         around = await _around(conn, directory, case)
         by = operator or confirmed_by or case.owner or "gateway"
         safe_by = confirmed_by or by

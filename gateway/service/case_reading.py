@@ -159,7 +159,7 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFile:
-    """A whole case. ``household`` is None for a terminal that belongs to none; ``broken`` tells where the chain breaks."""
+    """A whole case. ``household`` is None where there is none; ``broken`` tells where the chain breaks."""
 
     case: CaseRow
     site: SiteView
@@ -252,7 +252,9 @@ async def _place(conn: Connection, directory: Directory, case: CaseRow) -> tuple
 def _opened(keyring: Keyring, row: JournalRow) -> TimelineEntry:
     entry = row.entry
     try:
-        data: Any = keyring.unwrap(row.key_id, row.wrapped).open(entry.sealed, about=f"journal {entry.case_id} {entry.n}")
+        data: Any = keyring.unwrap(row.key_id, row.wrapped).open(
+            entry.sealed, about=f"journal {entry.case_id} {entry.n}"
+        )
     except ErasedKey:
         data = None
     return TimelineEntry(entry.n, entry.at, entry.kind, entry.actor, data, erased=data is None)
@@ -314,9 +316,7 @@ async def list_parties(
         record = _record(directory.keyring, line.key_id, line.wrapped, line.sealed, f"party {line.id}") or {}
         kinds = [channel["kind"] for channel in record.get("channels", ())]
         found.append(
-            PartyRecord(
-                line.id, line.role, line.district, line.active, record.get("name"), record.get("phone"), kinds
-            )
+            PartyRecord(line.id, line.role, line.district, line.active, record.get("name"), record.get("phone"), kinds)
         )
     return _page(found, limit, lambda party: party.id)
 
@@ -332,7 +332,9 @@ async def list_persons(
 ) -> Page[PersonRecord]:
     """Return persons by id."""
     async with pool.connection() as conn:
-        lines = await queries.persons(conn, district=district, household=household, after=_after(cursor), limit=limit + 1)
+        lines = await queries.persons(
+            conn, district=district, household=household, after=_after(cursor), limit=limit + 1
+        )
     found = [
         PersonRecord(
             line,

@@ -3,13 +3,12 @@
 from gateway.domain import keys
 from gateway.domain.case import NotFound, StateConflict
 from gateway.store import cases, events, queries
-from gateway.store.directory import Directory
 from gateway.store.pool import Pool
 
 __all__ = ["erase_person"]
 
 
-async def erase_person(pool: Pool, directory: Directory, person_id: str, *, by: str) -> None:
+async def erase_person(pool: Pool, person_id: str, *, by: str) -> None:
     """Erase the key of a person, and with it their record and the journals of their cases; the chains stay whole.
 
     A person erased already stays so. While a case of the household is not closed nothing is erased: the people
@@ -32,6 +31,4 @@ async def erase_person(pool: Pool, directory: Directory, person_id: str, *, by: 
         if waiting := await queries.live_cases(conn, household=household, key=key):
             raise StateConflict(f"{waiting} cases of household {household} are not closed: close them first.")
         await queries.drop_person(conn, person_id, site=site, key=key)
-        await events.emit(
-            conn, "person.erased", district=district, case_id=None, data={"person": person_id, "by": by}
-        )
+        await events.emit(conn, "person.erased", district=district, case_id=None, data={"person": person_id, "by": by})

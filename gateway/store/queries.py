@@ -130,8 +130,8 @@ async def alarms_of(conn: Connection, case_id: UUID) -> list[AlarmRow]:
     async with conn.cursor(row_factory=class_row(AlarmRow)) as cursor:
         await cursor.execute(
             """
-            SELECT id, terminal_id, transport, kinds, test, pressed_at, received_at, stored_at, boot, seq, fix, battery_pct,
-                   signal_dbm, problems, repeats, repeated_at
+            SELECT id, terminal_id, transport, kinds, test, pressed_at, received_at, stored_at, boot, seq, fix,
+                   battery_pct, signal_dbm, problems, repeats, repeated_at
             FROM alarm WHERE case_id = %s ORDER BY stored_at, id
             """,
             (case_id,),
@@ -208,7 +208,9 @@ async def journal_of(conn: Connection, case_id: UUID) -> list[JournalRow]:
 
 async def party_names(conn: Connection, case_id: UUID) -> list[str]:
     """Return the ids of all parties that a case has legs to."""
-    cursor = await conn.execute("SELECT DISTINCT party_id FROM leg WHERE case_id = %s AND party_id IS NOT NULL", (case_id,))
+    cursor = await conn.execute(
+        "SELECT DISTINCT party_id FROM leg WHERE case_id = %s AND party_id IS NOT NULL", (case_id,)
+    )
     return [row[0] for row in await cursor.fetchall()]
 
 
@@ -242,7 +244,9 @@ async def set_leg_state(conn: Connection, leg: UUID, state: str) -> None:
 async def own(conn: Connection, case_id: UUID, operator: str) -> datetime:
     """Give a case its owner; returns when."""
     return await _when(
-        conn, "UPDATE cases SET owner = %s, owned_at = clock_timestamp() WHERE id = %s RETURNING owned_at", (operator, case_id)
+        conn,
+        "UPDATE cases SET owner = %s, owned_at = clock_timestamp() WHERE id = %s RETURNING owned_at",
+        (operator, case_id),
     )
 
 
@@ -344,10 +348,11 @@ async def page_of_cases(
     async with conn.cursor(row_factory=class_row(CaseLine)) as cursor:
         await cursor.execute(
             """
-            SELECT id, class AS case_class, state, district, household_id, terminal_id, kinds, urgency, test, received_at,
-                   opened_at, owner, owned_at, safe_at, closed_at, outcome,
+            SELECT id, class AS case_class, state, district, household_id, terminal_id, kinds, urgency, test,
+                   received_at, opened_at, owner, owned_at, safe_at, closed_at, outcome,
                    (SELECT coalesce(jsonb_object_agg(l.state, l.n), '{}') FROM
-                       (SELECT leg.state, count(*) AS n FROM leg WHERE leg.case_id = cases.id GROUP BY leg.state) l) AS legs
+                       (SELECT leg.state, count(*) AS n FROM leg WHERE leg.case_id = cases.id GROUP BY leg.state) l
+                   ) AS legs
             FROM cases
             WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(class)s::text IS NULL OR class = %(class)s)
               AND (%(district)s::text IS NULL OR district = %(district)s)
@@ -412,7 +417,7 @@ class HouseholdLine:
 
 @dataclass(frozen=True, slots=True)
 class TerminalLine:
-    """A terminal with the newest state known of it; everything behind ``test_until`` is None before its first report."""
+    """A terminal with its newest state; everything behind ``test_until`` is None before its first report."""
 
     id: str
     district: str
@@ -442,7 +447,8 @@ async def parties(
             """
             SELECT p.id, p.role, p.district, p.active, p.sealed, k.id AS key_id, k.wrapped
             FROM party p JOIN data_key k ON k.id = p.key_id
-            WHERE (%(district)s::text IS NULL OR p.district = %(district)s) AND (%(role)s::text IS NULL OR p.role = %(role)s)
+            WHERE (%(district)s::text IS NULL OR p.district = %(district)s)
+              AND (%(role)s::text IS NULL OR p.role = %(role)s)
               AND (%(after)s::text IS NULL OR p.id > %(after)s)
             ORDER BY p.id LIMIT %(limit)s
             """,
@@ -476,13 +482,15 @@ async def households(conn: Connection, *, district: str | None, after: str | Non
         await cursor.execute(
             """
             SELECT h.id, h.district, h.active, h.sealed, k.id AS key_id, k.wrapped,
-                   ARRAY(SELECT p.id FROM person p WHERE p.household_id = h.id AND p.active ORDER BY p.position) AS persons,
+                   ARRAY(SELECT p.id FROM person p WHERE p.household_id = h.id AND p.active
+                         ORDER BY p.position) AS persons,
                    ARRAY(SELECT hp.party_id FROM household_party hp WHERE hp.household_id = h.id
                          ORDER BY hp.position) AS parties,
                    ARRAY(SELECT t.public_id FROM assignment a JOIN terminal t ON t.uid = a.terminal_uid
                          WHERE a.household_id = h.id AND a.until IS NULL ORDER BY t.public_id) AS terminals
             FROM household h JOIN data_key k ON k.id = h.key_id
-            WHERE (%(district)s::text IS NULL OR h.district = %(district)s) AND (%(after)s::text IS NULL OR h.id > %(after)s)
+            WHERE (%(district)s::text IS NULL OR h.district = %(district)s)
+              AND (%(after)s::text IS NULL OR h.id > %(after)s)
             ORDER BY h.id LIMIT %(limit)s
             """,
             {"district": district, "after": after, "limit": limit},
@@ -506,8 +514,8 @@ async def terminals(
             SELECT t.public_id AS id, t.district, t.model, t.active, a.household_id,
                    (SELECT max(w.closes_at) FROM test_window w
                     WHERE w.terminal_uid = t.uid AND now() >= w.opens_at AND now() < w.closes_at) AS test_until,
-                   s.seen_at, s.boot, s.seq, s.battery_pct, s.signal_dbm, s.mains, s.firmware, s.status_at, s.fix, s.fix_at,
-                   s.clock_skew_s
+                   s.seen_at, s.boot, s.seq, s.battery_pct, s.signal_dbm, s.mains, s.firmware, s.status_at, s.fix,
+                   s.fix_at, s.clock_skew_s
             FROM terminal t
             LEFT JOIN assignment a ON a.terminal_uid = t.uid AND a.until IS NULL
             LEFT JOIN terminal_state s ON s.terminal_uid = t.uid
@@ -542,7 +550,8 @@ async def live_cases(conn: Connection, *, household: str, key: UUID) -> int:
     """Return how many cases of a household, or sealed under `key`, are not closed."""
     row = await (
         await conn.execute(
-            "SELECT count(*) FROM cases WHERE state <> 'closed' AND (household_id = %s OR key_id = %s)", (household, key)
+            "SELECT count(*) FROM cases WHERE state <> 'closed' AND (household_id = %s OR key_id = %s)",
+            (household, key),
         )
     ).fetchone()
     assert row is not None
@@ -605,7 +614,8 @@ async def figures(conn: Connection) -> Figures:
                 SELECT count(*) AS n, extract(epoch FROM clock_timestamp() - min(opened_at)) AS oldest
                 FROM cases WHERE state = 'open' AND class = 'emergency' AND owner IS NULL
             ), skew AS (
-                SELECT count(*) FILTER (WHERE abs(clock_skew_s) > 60) AS a, count(*) FILTER (WHERE abs(clock_skew_s) > 300) AS b,
+                SELECT count(*) FILTER (WHERE abs(clock_skew_s) > 60) AS a,
+                       count(*) FILTER (WHERE abs(clock_skew_s) > 300) AS b,
                        count(*) FILTER (WHERE abs(clock_skew_s) > 3600) AS c
                 FROM terminal_state
             )

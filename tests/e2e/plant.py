@@ -101,7 +101,7 @@ class Plant:
         """Wait until the alarm lane is connected."""
         async with asyncio.timeout(timeout_s):
             while not await self.rows(
-                "SELECT 1 FROM worker WHERE status->>'alarms' = 'true' AND seen_at > now() - interval '1 s'"
+                "SELECT 1 FROM worker WHERE status->>'alarms' = 'true' AND status->>'auth' = 'true' AND seen_at > now() - interval '1 s'"
             ):
                 assert self.gateway is None or self.gateway.poll() is None, self.log()
                 await asyncio.sleep(0.05)

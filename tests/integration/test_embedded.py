@@ -406,7 +406,10 @@ def test_a_killed_supervisor_leaves_no_orphans_and_the_next_one_goes_on(place: P
 
 
 def test_a_program_that_cannot_start_ends_everything_with_its_words(place: Path, start: Callable[..., Run]) -> None:
-    run = start(place / "data", {"gateway": "raise SystemExit('no such thing as a moon')", "api": API})
+    run = start(
+        place / "data",
+        {"gateway": "raise SystemExit('no such thing as a moon')", "api": "import signal; signal.pause()"},
+    )
     assert run.process.wait(60) == 1
     run.end()
     assert "no such thing as a moon" in run.text

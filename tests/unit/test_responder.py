@@ -29,6 +29,7 @@ from firmware_sim.responders import (
 )
 from firmware_sim.sites import NANJING, SiteFile, example, made_up
 from firmware_sim.terminal import PressKey
+from schemas.case import CaseLineOut, CaseOut
 from schemas.notices import Location, Notice, NoticeData, PartyRef
 
 COMING = Answers(answer="coming", minutes=12)
@@ -116,20 +117,61 @@ def everybody() -> list[Arrival]:
     return [arrival(party, after_ms=10 + number) for number, party in enumerate(PARTIES)]
 
 
-def the_case(**changes: Any) -> dict[str, Any]:
-    answers = [{"answer": "coming", "minutes": 12}]
+def the_case(**changes: Any) -> CaseOut:
+    answers = [{"answer": "coming", "minutes": 12, "via": "webhook", "at": NOW}]
     case = {
-        "id": str(CASE),
-        "class": "emergency",
-        "alarms": [{"terminal": "t-1", "boot": 1, "seq": 1}],
-        "legs": [{"role": role, "answers": answers if role == "guardian" else []} for role in NANJING],
+        "id": CASE,
+        "case_class": "emergency",
+        "state": "open",
+        "district": "320102",
+        "kinds": ["sos"],
+        "urgency": 1,
+        "test": False,
+        "received_at": NOW,
+        "opened_at": NOW,
+        "timezone": "Asia/Shanghai",
+        "alarms": [the_alarm()],
+        "legs": [
+            {
+                "id": uuid5(CASE, role),
+                "role": role,
+                "origin": "plan",
+                "state": "delivered",
+                "created_at": NOW,
+                "notices": [],
+                "answers": answers if role == "guardian" else [],
+            }
+            for role in NANJING
+        ],
+        "journal": {"entries": 9, "head": "", "intact": True},
     }
-    return case | changes
+    return CaseOut.model_validate(case | changes)
 
 
-def conclude(record: PressRecord, arrivals: list[Arrival], *cases: dict[str, Any]) -> Verdict:
+def the_alarm(*, seq: int = 1) -> dict[str, Any]:
+    return {
+        "id": CASE,
+        "terminal_id": "t-1",
+        "boot": 1,
+        "seq": seq,
+        "transport": "mqtt",
+        "kinds": ["sos"],
+        "test": False,
+        "received_at": NOW,
+        "stored_at": NOW,
+        "problems": [],
+        "repeats": 0,
+    }
+
+
+def line(case: CaseOut) -> CaseLineOut:
+    return CaseLineOut.model_validate({**case.model_dump(exclude={"legs"}), "legs": {}})
+
+
+def conclude(record: PressRecord, arrivals: list[Arrival], *cases: CaseOut) -> Verdict:
     found = cases or (the_case(),)
-    return demo.judge(record, arrivals, parties=PARTIES, cases=found, case=found[0], answers=GIVEN)
+    lines = [line(case) for case in found]
+    return demo.judge(record, arrivals, parties=PARTIES, cases=lines, case=found[0], answers=GIVEN)
 
 
 def failed(verdict: Verdict) -> list[str]:
@@ -177,15 +219,18 @@ def test_what_the_parties_saw_decides(arrivals: list[Arrival], expected: list[st
 
 def test_what_the_terminal_heard_and_the_gateway_recorded_decides() -> None:
     assert "the terminal heard «received»" in failed(conclude(press(received_ns=None, case=None), everybody()))
-    two = (the_case(), the_case(id=str(OTHER_CASE)))
-    assert failed(conclude(press(), everybody(), *two)) == ["exactly one case"]
-    assert failed(conclude(press(), everybody(), the_case(id=str(OTHER_CASE)))) == ["exactly one case"]
-    other = the_case(alarms=[{"terminal": "t-1", "boot": 1, "seq": 2}])
-    assert failed(conclude(press(), everybody(), other)) == ["the case holds this press and no other"]
-    silent = the_case(legs=[])
-    assert failed(conclude(press(), everybody(), silent)) == ["the answer of guardian 监护人 is on record"]
-    technical = the_case(**{"id": str(OTHER_CASE), "class": "technical"})
+    assert failed(conclude(press(), everybody(), the_case(), the_case(id=OTHER_CASE))) == ["exactly one case"]
+    assert failed(conclude(press(), everybody(), the_case(id=OTHER_CASE))) == ["exactly one case"]
+    for alarms in ([the_alarm(seq=2)], [the_alarm(), the_alarm(seq=2)], []):
+        names = failed(conclude(press(), everybody(), the_case(alarms=alarms)))
+        assert names == ["the case holds this press and no other"]
+    assert failed(conclude(press(), everybody(), the_case(legs=[]))) == ["the answer of guardian 监护人 is on record"]
+    broken = the_case(journal={"entries": 9, "head": "", "intact": False, "problem": "entry 3"})
+    assert failed(conclude(press(), everybody(), broken)) == ["the journal is whole"]
+    technical = the_case(id=OTHER_CASE, case_class="technical")
     assert conclude(press(), everybody(), the_case(), technical).passed
+    unread = demo.judge(press(), everybody(), parties=PARTIES, cases=[], case=None, answers=GIVEN)
+    assert len(failed(unread)) == 4
 
 
 @pytest.mark.parametrize(
