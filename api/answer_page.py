@@ -25,14 +25,14 @@ _STYLE = """
 @media (prefers-color-scheme:dark){:root{--back:#101318;--card:#1a1f27;--ink:#f1f3f6;--soft:#a7b0bd;--line:#313845;
 --red:#d33a3a;--go:#12924a;--blue:#3d7ddb;--tint:#1f2a3c}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--back);color:var(--ink);font:18px/1.5 system-ui,-apple-system,"PingFang SC",
+body{margin:0;min-height:100vh;display:flex;flex-direction:column;background:var(--back);color:var(--ink);font:18px/1.5 system-ui,-apple-system,"PingFang SC",
 "HarmonyOS Sans SC","Microsoft YaHei","Noto Sans CJK SC","WenQuanYi Micro Hei",sans-serif;overflow-wrap:anywhere}
 header{background:var(--red);color:#fff;padding:14px 20px 16px}
 header.calm{background:#3f4a5a}
 header h1{margin:0;font-size:28px;line-height:1.25}
 header p{margin:4px 0 0;font-size:17px}
 .test{background:#f6c344;color:#2b2100;padding:10px 20px;font-weight:700}
-main{max-width:560px;margin:0 auto;padding:12px 12px 28px}
+main{flex:1;width:100%;max-width:560px;margin:0 auto;padding:12px 12px 16px}
 section{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:14px 16px;margin:0 0 12px}
 h2{margin:0 0 4px;font-size:15px;font-weight:600;color:var(--soft)}
 .where{font-size:22px;font-weight:700;line-height:1.35;margin:0}
@@ -63,11 +63,24 @@ border:1px solid var(--line);border-radius:10px;text-align:center}
 .refuse .choices input:checked+span{background:var(--soft);border-color:var(--soft);color:var(--card)}
 .choices input:focus-visible+span,button:focus-visible,a:focus-visible,summary:focus-visible{outline:3px solid #f6a700;
 outline-offset:2px}
-button{width:100%;min-height:64px;border:0;border-radius:14px;font:inherit;font-size:22px;font-weight:700;color:#fff;
-background:var(--go);cursor:pointer}
-button.second{background:var(--blue)}
+button{width:100%;min-height:64px;padding:4px;border:0;border-radius:14px;font:inherit;font-size:22px;font-weight:700;
+color:#fff;background:var(--blue);cursor:pointer}
+button.coming{background:var(--go)}
 button.quiet{background:#59616e;min-height:56px;font-size:19px}
-summary{min-height:48px;display:flex;align-items:center;cursor:pointer;font-weight:600;color:var(--soft)}
+.bar{position:sticky;bottom:0;background:var(--card);border-top:1px solid var(--line);box-shadow:0 -4px 16px #0002;
+padding:8px 12px calc(10px + env(safe-area-inset-bottom))}
+.bar>div{max-width:536px;margin:0 auto}
+.bar legend{text-align:center;width:100%}
+.bar .choices{grid-template-columns:repeat(6,1fr);gap:6px;margin:4px 0 8px}
+.bar .choices span{min-height:44px;font-size:15px;padding:0;white-space:nowrap}
+.buttons{display:grid;grid-template-columns:2fr 1fr;gap:8px}
+.buttons.on-the-way{grid-template-columns:1fr 1fr}
+.buttons button:last-child{font-size:19px}
+summary{min-height:40px;display:flex;align-items:center;justify-content:space-between;cursor:pointer;font-weight:600;
+color:var(--soft);list-style:none}
+summary::-webkit-details-marker{display:none}
+summary::after{content:"▾"}
+details[open]>summary::after{content:"▴"}
 textarea{width:100%;min-height:72px;margin:0 0 12px;padding:10px;font:inherit;color:inherit;background:var(--back);
 border:1px solid var(--line);border-radius:10px}
 footer{text-align:center;color:var(--soft);font-size:15px;padding:4px 8px}
@@ -151,10 +164,10 @@ _WORDS = {
         "tencent": "腾讯地图",
         "geo": "其他地图",
         "map_label": "求助位置",
-        "how_soon": "预计多久到达？",
-        "minutes": "{n} 分钟",
+        "how_soon": "预计几分钟到达？（可不选）",
+        "minutes": "{n} 分",
         "coming": "我正赶来",
-        "arrived": "我已到达",
+        "arrived": "已到达",
         "cannot": "无法前往",
         "why": "原因",
         "away": "不在附近",
@@ -169,7 +182,7 @@ _WORDS = {
         "you_cannot": "您已回复：无法前往",
         "you_accepted": "已接单",
         "at": "{time}，如有变化可再次选择",
-        "thanks": "谢谢。请先确认自身安全；到达后请点“我已到达”。",
+        "thanks": "谢谢。请先确认自身安全；到达后请点“已到达”。",
         "over": "本次求助已结束",
         "over_more": "谢谢您的关注，无需再前往。",
         "emergency": "情况危急时请直接拨打",
@@ -213,10 +226,10 @@ _WORDS = {
         "tencent": "Tencent",
         "geo": "Other map",
         "map_label": "Call for help",
-        "how_soon": "When will you be there?",
-        "minutes": "{n} min",
+        "how_soon": "Minutes until you are there (optional)",
+        "minutes": "{n}",
         "coming": "I am coming",
-        "arrived": "I have arrived",
+        "arrived": "Arrived",
         "cannot": "I cannot come",
         "why": "Why",
         "away": "Not nearby",
@@ -231,7 +244,7 @@ _WORDS = {
         "you_cannot": "You answered: cannot come",
         "you_accepted": "Taken over",
         "at": "{time}. Choose again if that changes.",
-        "thanks": "Thank you. Mind your own safety first; press “I have arrived” when you are there.",
+        "thanks": "Thank you. Mind your own safety first; press “Arrived” when you are there.",
         "over": "This call for help is over",
         "over_more": "Thank you. There is no need to go any more.",
         "emergency": "In acute danger call",
@@ -259,7 +272,7 @@ def shown(view: LinkView, *, lang: str) -> HTMLResponse:
     parts = [_header(view, lang)]
     if view.test:
         parts.append(element("div", words["test"], class_="test", role="status"))
-    body = [_over(words)] if view.over else [_answer(view, words), *_about(view, words), _forms(words)]
+    body = [_over(words)] if view.over else [_answer(view, words), *_about(view, words), _refusal(words)]
     footer = element(
         "footer",
         join(element("p", words["emergency"], element("a", "120", href="tel:120")))
@@ -268,6 +281,8 @@ def shown(view: LinkView, *, lang: str) -> HTMLResponse:
         element("a", words["other"], href=f"?lang={switch}", lang=switch),
     )
     parts.append(element("main", *body, footer))
+    if not view.over:
+        parts.append(_bar(view, words))
     return _page(lang, _title(view, lang), *parts)
 
 
@@ -320,14 +335,13 @@ def _title(view: LinkView, lang: str) -> str:
 
 def _header(view: LinkView, lang: str) -> Html:
     words = _WORDS[lang]
-    again = element("p", words["again"].format(count=view.urgency)) if view.urgency > 1 and not view.over else None
     when = words["received"].format(
         time=_clock(view.received_at, view.timezone), ago=_ago(view.now - view.received_at, words)
     )
+    if view.urgency > 1 and not view.over:
+        when = f"{when} · {words['again'].format(count=view.urgency)}"
     calm = view.over or view.test or not view.emergency
-    return element(
-        "header", element("h1", _title(view, lang)), element("p", when), again, class_="calm" if calm else None
-    )
+    return element("header", element("h1", _title(view, lang)), element("p", when), class_="calm" if calm else None)
 
 
 def _clock(at: datetime, timezone: str) -> str:
@@ -445,63 +459,42 @@ def _maps(view: LinkView, words: Mapping[str, str]) -> Html | None:
     )
 
 
-def _forms(words: Mapping[str, str]) -> Html:
-    minutes = [
-        element(
-            "label",
-            element("input", type_="radio", name_="minutes", value=str(n), checked=n == 10),
-            element("span", words["minutes"].format(n=n)),
-        )
-        for n in MINUTES
-    ]
+def _choice(name: str, value: str, text: str) -> Html:
+    return element("label", element("input", type_="radio", name_=name, value=value), element("span", text))
+
+
+def _refusal(words: Mapping[str, str]) -> Html:
     reasons = [
-        element(
-            "label",
-            element("input", type_="radio", name_="reason", value=name, checked=name == CANNOT_REASONS[0]),
-            element("span", words["other_reason"] if name == "other" else words[name]),
-        )
-        for name in CANNOT_REASONS
+        _choice("reason", name, words["other_reason"] if name == "other" else words[name]) for name in CANNOT_REASONS
     ]
-    return join(
+    more = element("textarea", "", name_="more", maxlength="400", placeholder=words["more"], aria_label=words["more"])
+    form = element(
+        "form",
+        element("fieldset", element("legend", words["why"]), element("div", *reasons, class_="choices wide")),
+        more,
+        element("button", words["send_cannot"], name_="answer", value="cannot", class_="quiet"),
+        method="post",
+        class_="refuse",
+    )
+    return element("section", element("details", element("summary", words["cannot"]), form))
+
+
+def _bar(view: LinkView, words: Mapping[str, str]) -> Html:
+    """Return the two buttons that are always in sight, with how long it will take."""
+    on_the_way = view.answer is not None and view.answer.answer == "coming"
+    minutes = [_choice("minutes", str(n), words["minutes"].format(n=n)) for n in MINUTES]
+    return element(
+        "form",
         element(
-            "section",
+            "div",
+            element("fieldset", element("legend", words["how_soon"]), element("div", *minutes, class_="choices")),
             element(
-                "form",
-                element("fieldset", element("legend", words["how_soon"]), element("div", *minutes, class_="choices")),
-                element("button", words["coming"], name_="answer", value="coming"),
-                method="post",
+                "div",
+                element("button", words["coming"], name_="answer", value="coming", class_="coming"),
+                element("button", words["arrived"], name_="answer", value="arrived"),
+                class_="buttons on-the-way" if on_the_way else "buttons",
             ),
         ),
-        element(
-            "section",
-            element(
-                "form",
-                element("button", words["arrived"], name_="answer", value="arrived", class_="second"),
-                method="post",
-            ),
-        ),
-        element(
-            "section",
-            element(
-                "details",
-                element("summary", words["cannot"]),
-                element(
-                    "form",
-                    element(
-                        "fieldset", element("legend", words["why"]), element("div", *reasons, class_="choices wide")
-                    ),
-                    element(
-                        "textarea",
-                        "",
-                        name_="more",
-                        maxlength="400",
-                        placeholder=words["more"],
-                        aria_label=words["more"],
-                    ),
-                    element("button", words["send_cannot"], name_="answer", value="cannot", class_="quiet"),
-                    method="post",
-                    class_="refuse",
-                ),
-            ),
-        ),
+        method="post",
+        class_="bar",
     )

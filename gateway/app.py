@@ -53,7 +53,9 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
     database = settings.database_url
     rng = Random()
     async with AsyncExitStack() as stack:
-        alarm_pool = await stack.enter_async_context(open_pool(database, name="alarms", size=settings.alarm_workers + 2))
+        alarm_pool = await stack.enter_async_context(
+            open_pool(database, name="alarms", size=settings.alarm_workers + 2)
+        )
         notify_pool = await stack.enter_async_context(open_pool(database, name="notify", size=4))
         telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
 
@@ -113,7 +115,8 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             tasks.create_task(alarms.run(), name="alarms")
             tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
             tasks.create_task(
-                _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, telemetry.run), rng), name="telemetry"
+                _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, telemetry.run), rng),
+                name="telemetry",
             )
             if responder is not None:
                 tasks.create_task(_restarted("auth", responder.run, rng), name="auth-callout")
@@ -127,6 +130,6 @@ async def _restarted(name: str, part: Callable[[], Awaitable[None]], rng: Random
             _log.warning("%s ended, starting it again", name)
         except (psycopg.Error, OSError) as exc:
             _log.warning("%s lost a connection: %s", name, exc)
-        except Exception:  # the alarm lane outlives a failure of any other part (D12)
+        except Exception:  # noqa: BLE001 # the alarm lane outlives a failure of any other part (D12)
             _log.exception("%s failed, starting it again", name)
         await asyncio.sleep(rng.uniform(0.3, 1.0))

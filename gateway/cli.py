@@ -34,8 +34,10 @@ class State:
         self._flags = flags
 
     def settings(self, *, running: bool = True, **flags: object) -> Settings:
-        """Return the settings in force. With `running`, what a running ``onekey run`` on the same data started counts
-        where nothing else was said, so that commands beside it find its database and broker.
+        """Return the settings in force.
+
+        With `running`, what a running ``onekey run`` on the same data started counts where nothing else was said, so
+        that commands beside it find its database and broker.
         """
         given = self._flags | {name: value for name, value in flags.items() if value is not None}
         settings = load(file=self._file, **given)
@@ -81,7 +83,9 @@ def _version(value: bool) -> None:
 @app.callback()
 def root(
     ctx: typer.Context,
-    data: Annotated[Path | None, typer.Option(help="Directory for everything that is kept.", show_default=False)] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Directory for everything that is kept.", show_default=False)
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file (TOML).", show_default=False)] = None,
     database: Annotated[
         str | None, typer.Option(help="PostgreSQL to use instead of the embedded one.", show_default=False)
@@ -95,14 +99,12 @@ def root(
     ] = False,
 ) -> None:
     """Read the flags that every command shares."""
+    del version  # its callback did all there is to do
     flags = {"data": data, "database": database, "mqtt": mqtt, "log_level": log_level}
     ctx.obj = State(config, {name: value for name, value in flags.items() if value is not None})
 
 
 def _load_commands() -> None:
-    from gateway import commands
-
-    commands.register(app)
     for entry in sorted(entry_points(group="onekey.commands"), key=lambda entry: entry.name):
         register: Callable[[typer.Typer], None] = entry.load()
         register(app)

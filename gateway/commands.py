@@ -52,7 +52,9 @@ def register(app: typer.Typer) -> None:
 def run(
     ctx: typer.Context,
     bind: Annotated[str | None, typer.Option(help="Address on which our servers listen.", show_default=False)] = None,
-    mqtt_port: Annotated[int | None, typer.Option(help="Port of the embedded broker (1883).", show_default=False)] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(help="Port of the embedded broker (1883).", show_default=False)
+    ] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of the API (8080).", show_default=False)] = None,
     public_url: Annotated[
         str | None, typer.Option(help="Address under which people reach the API.", show_default=False)
@@ -109,7 +111,9 @@ def show_config(ctx: typer.Context, as_json: Json = False) -> None:
         show_json(shown)
         return
     fields = Settings.model_fields
-    rows = [[name, "" if value is None else str(value), fields[name].description or ""] for name, value in shown.items()]
+    rows = [
+        [name, "" if value is None else str(value), fields[name].description or ""] for name, value in shown.items()
+    ]
     show_table("Settings in force (ONEKEY_NAME in the environment sets each)", ["setting", "value", "meaning"], rows)
 
 
@@ -235,7 +239,6 @@ _broker = typer.Typer(no_args_is_help=True, help="Configuration for brokers of y
 
 @_broker.command("mosquitto")
 def mosquitto(
-    ctx: typer.Context,
     directory: Annotated[Path, typer.Argument(help="Where to write mosquitto.conf, acl and passwords.")],
     site: Annotated[Path | None, typer.Option(help="Site file whose terminals and platforms get a password.")] = None,
     bind: Annotated[str, typer.Option(help="Address for terminals.")] = "127.0.0.1",

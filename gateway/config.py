@@ -52,11 +52,10 @@ class Settings(BaseSettings):
     database: Annotated[
         SecretStr | None, Field(description="PostgreSQL 14+ to use; empty: the embedded one under the data directory.")
     ] = None
-    mqtt: Annotated[
-        SecretStr | None, Field(description="MQTT broker to use; empty: the embedded NATS server.")
-    ] = None
+    mqtt: Annotated[SecretStr | None, Field(description="MQTT broker to use; empty: the embedded NATS server.")] = None
     master_key: Annotated[
-        SecretStr | None, Field(description="Master key as base64; empty: the file keys/master.key in the data directory.")
+        SecretStr | None,
+        Field(description="Master key as base64; empty: the file keys/master.key in the data directory."),
     ] = None
     bind: Annotated[str, Field(description="Address on which our own servers listen.")] = "127.0.0.1"
     mqtt_port: Annotated[int, Field(ge=0, le=65535, description="Port of the embedded broker; 0: a free one.")] = 1883
@@ -66,21 +65,27 @@ class Settings(BaseSettings):
     ] = None
     replica: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9-]{1,32}$", description="Name of this gateway; unique at its broker.")
-    ] = Field(default_factory=lambda: "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32] or "gateway")
+    ] = Field(
+        default_factory=lambda: "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32] or "gateway"
+    )
     broker_sync: Annotated[
         Literal["1s", "always"],
-        Field(description="When the embedded broker syncs its files; always: a PUBACK survives a power cut, at a cost."),
+        Field(
+            description="When the embedded broker syncs its files; always: a PUBACK survives a power cut, at a cost."
+        ),
     ] = "1s"
     broker_ack_wait_s: Annotated[
-        float, Field(ge=0.2, le=60, description="After how long the embedded broker sends an unacknowledged message again.")
+        float,
+        Field(ge=0.2, le=60, description="After how long the embedded broker sends an unacknowledged message again."),
     ] = 1.0
     auth_url: Annotated[
-        SecretStr | None, Field(description="NATS address at which this gateway answers who may connect (auth callout).")
+        SecretStr | None,
+        Field(description="NATS address at which this gateway answers who may connect (auth callout)."),
     ] = None
     auth_seed: Annotated[SecretStr | None, Field(description="Account seed that signs those answers.")] = None
-    dns_servers: Annotated[
-        list[str], Field(description="Name servers for webhooks; empty: those of the system.")
-    ] = Field(default_factory=list)
+    dns_servers: Annotated[list[str], Field(description="Name servers for webhooks; empty: those of the system.")] = (
+        Field(default_factory=list)
+    )
     alarm_workers: Annotated[int, Field(ge=1, le=64, description="Alarms stored at the same time.")] = 8
     party_parallel: Annotated[int, Field(ge=1, le=256, description="Sends to one party at the same time.")] = 32
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -107,6 +112,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags first, then the environment, then the file."""
+        del dotenv_settings, file_secret_settings
         file = cls.toml_file
         if file is None:
             return init_settings, env_settings

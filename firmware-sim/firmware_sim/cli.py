@@ -94,10 +94,11 @@ def _bench_press(
     The floor is one hop through the broker, one commit and one HTTP request, measured between the presses against
     the same servers. Ends with status 1 when a bar was missed or anything did not arrive.
     """
-    from firmware_sim import bench
+    from firmware_sim import bench, bench_report
+    from firmware_sim.figures import Options
 
     console = Console()
-    options = bench.Options(
+    options = Options(
         presses=presses,
         rate_per_s=_rate(rate),
         heartbeats_per_s=heartbeats,
@@ -106,11 +107,11 @@ def _bench_press(
         seed=seed,
     )
     report = _run(bench.run(options, console))
-    bench.show(report, console)
+    bench_report.show(report, console)
     if json_file is not None:
         json_file.write_text(json.dumps(report.document(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if plot_file is not None:
-        bench.plot(report, plot_file)
+        bench_report.plot(report, plot_file)
     raise typer.Exit(0 if report.passed else 1)
 
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from firmware_sim import fleet as fleets
-from firmware_sim.bench import quantile
+from firmware_sim.figures import quantile
 from firmware_sim.fleet import Broker, Fleet, PressRecord
 from firmware_sim.sites import TerminalEntry
 

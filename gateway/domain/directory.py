@@ -59,7 +59,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSpec:
-    """One way to reach a party. ``options`` are those of the kind: url, secret …"""
+    """One way to reach a party. ``options`` are those of the kind, as url and secret."""
 
     kind: str
     options: dict[str, Any] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from gateway.domain.directory import ChannelSpec, Household, Party
 
-__all__ = ["CaseView", "DueNotice", "GiveUp", "Outcome", "PartyAnswer", "Sent", "TryAgain", "Tried"]
+__all__ = ["CaseView", "DueNotice", "GiveUp", "Outcome", "PartyAnswer", "Sent", "Tried", "TryAgain"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

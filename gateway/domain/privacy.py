@@ -9,8 +9,8 @@ __all__ = ["Privacy", "privacy_of"]
 class Privacy(StrEnum):
     """How much of a case a message shows.
 
-    ``FULL``: everything, with health record and approach route. ``CARE`` and ``FAMILY``: name, age, phone, address, location, no
-    health. ``NEIGHBOUR``: which door to knock at, nothing else.
+    ``FULL``: everything, with the health record. ``CARE`` and ``FAMILY``: name, age, phone, address, approach route and
+    location, no health. ``NEIGHBOUR``: which door to knock at, nothing else.
     """
 
     FULL = "full"

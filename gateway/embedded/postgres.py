@@ -17,7 +17,17 @@ from urllib.parse import quote
 
 import psycopg
 
-from gateway.embedded.processes import Account, BusyError, Process, ServerError, locked, spawn, stop, tail
+from gateway.embedded.processes import (
+    Account,
+    BusyError,
+    Process,
+    ServerError,
+    locked,
+    make_reachable,
+    spawn,
+    stop,
+    tail,
+)
 
 __all__ = ["Postgres"]
 
@@ -77,8 +87,8 @@ class Postgres:
         account = self._account()
         if account is not None:
             os.chown(self._directory, account.uid, account.gid)
-            _make_reachable(self._directory, account)
-            _make_reachable(_program("postgres"), account)
+            make_reachable(self._directory, account)
+            make_reachable(_program("postgres"), account)
         self._directory.chmod(0o700)
         try:
             with locked(self._directory / "lock", patience_s=self._patience_s) as lock:
@@ -173,7 +183,7 @@ class Postgres:
             (self._directory / "sockets").write_text(str(self._sockets), encoding="utf-8")
             if account is not None:
                 os.chown(self._sockets, account.uid, account.gid)
-                _make_reachable(self._sockets, account)
+                make_reachable(self._sockets, account)
         return self._sockets
 
     def _forget_short_directory(self) -> None:
@@ -219,19 +229,3 @@ def _create_account() -> pwd.struct_passwd:
 def _fits(directory: Path) -> bool:
     path = str(directory / _SOCKET)
     return len(path) <= _LONGEST_SOCKET_PATH and _PLAIN_PATH.fullmatch(path) is not None
-
-
-def _make_reachable(path: Path, account: Account) -> None:
-    """Let `account` pass through the directories above `path`, to it and no further."""
-    for directory in {*path.parents, *path.resolve().parents}:
-        entry = directory.stat()
-        if (
-            entry.st_uid == account.uid
-            or entry.st_mode & 0o001
-            or (entry.st_gid == account.gid and entry.st_mode & 0o010)
-        ):
-            continue
-        try:
-            directory.chmod((entry.st_mode & 0o7777) | 0o001)
-        except OSError as exc:
-            raise ServerError(f"user {account.name} cannot reach {path}: chmod o+x {directory}") from exc

@@ -30,6 +30,7 @@ __all__ = [
     "free_port",
     "is_locked",
     "locked",
+    "make_reachable",
     "reachable",
     "rotate",
     "spawn",
@@ -214,6 +215,22 @@ def address(host: str, port: int) -> str:
 def reachable(bind: str) -> str:
     """Return the host under which this machine reaches a server that listens on `bind`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104
+
+
+def make_reachable(path: Path, account: Account) -> None:
+    """Let `account` pass through the directories above `path`, to it and no further."""
+    for directory in {*path.parents, *path.resolve().parents}:
+        entry = directory.stat()
+        if (
+            entry.st_uid == account.uid
+            or entry.st_mode & 0o001
+            or (entry.st_gid == account.gid and entry.st_mode & 0o010)
+        ):
+            continue
+        try:
+            directory.chmod((entry.st_mode & 0o7777) | 0o001)
+        except OSError as exc:
+            raise ServerError(f"user {account.name} cannot reach {path}: chmod o+x {directory}") from exc
 
 
 def free_port(bind: str) -> int:

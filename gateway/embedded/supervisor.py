@@ -285,7 +285,8 @@ class _Supervisor:
             "Ctrl-C stops it."
         )
         if self._settings.master_key is None:
-            text += f"\nWithout this key the data cannot be read, keep a copy elsewhere:\n  {self._settings.master_key_file}"
+            key = self._settings.master_key_file
+            text += f"\nWithout this key the data cannot be read, keep a copy elsewhere:\n  {key}"
         return Panel(escape(text), title="onekey is ready", border_style="green", expand=False)
 
     def _log(self, name: str) -> Path:

@@ -135,7 +135,7 @@ class AlarmLane:
                 raise
             _log.error("the database refuses an alarm: %s", type(exc).__name__, extra={"terminal": press.terminal})
             return await self._misread(delivery, press.terminal, f"the database refuses it ({type(exc).__name__})")
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 # see below
             # A fault of ours in handling one alarm would come back with its redelivery, for ever, and end every
             # other alarm with it. So it goes the way of an alarm that cannot be read: people hear of it (I2, D12).
             _log.exception("an alarm could not be handled", extra={"terminal": press.terminal})
@@ -198,4 +198,3 @@ class AlarmLane:
             await store_state(self._pool, raised.terminal_uid, state)
         except psycopg.Error as exc:  # the alarm is safe already; this is only the newest state
             _log.warning("cannot note the state of a terminal: %s", type(exc).__name__)
-

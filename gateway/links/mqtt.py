@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -102,8 +103,10 @@ class MqttLink:
             timeout=10,
             tls_context=ssl.create_default_context() if self._broker.tls else None,
             max_inflight_messages=1000,
+            # Without it "received" waits some 40 ms for the acknowledgement of the PUBACK before it.
+            socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
         )
-        client._client.manual_ack_set(True)  # noqa: SLF001  # the one place, see the module's text
+        client._client.manual_ack_set(True)  # noqa: FBT003, SLF001 # the one place, see the module's text
         client.pending_calls_threshold = 10_000
         return client
 

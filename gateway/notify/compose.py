@@ -84,9 +84,7 @@ def _location(case: CaseView, level: Privacy, now: datetime) -> Location | None:
 def _address(household: Household, level: Privacy) -> AddressCard:
     address = household.address
     inside = level is Privacy.FULL or level is Privacy.CARE or level is Privacy.FAMILY
-    return AddressCard(
-        text=address.text(), landmark=address.landmark, approach=address.approach if inside else None
-    )
+    return AddressCard(text=address.text(), landmark=address.landmark, approach=address.approach if inside else None)
 
 
 def _persons(household: Household, level: Privacy, today: date) -> list[PersonCard]:
@@ -122,7 +120,9 @@ def _text(case: CaseView, notice: DueNotice, level: Privacy, today: date) -> str
         )
     if chinese:
         what = "、".join(_KINDS_ZH.get(kind, kind) for kind in case.kinds)
-        lead = {"closed": "【已结束】", "pressed_again": "【再次呼叫】", "location": "【位置更新】"}.get(notice.reason, "【求助】")
+        lead = {"closed": "【已结束】", "pressed_again": "【再次呼叫】", "location": "【位置更新】"}.get(
+            notice.reason, "【求助】"
+        )
         return f"{'【测试】' if case.test else ''}{lead}{what}：{who}{'，' if who else ''}{where}"
     what = ", ".join(case.kinds)
     lead = {"closed": "OVER", "pressed_again": "PRESSED AGAIN", "location": "NEW LOCATION"}.get(notice.reason, "HELP")

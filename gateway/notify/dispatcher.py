@@ -142,7 +142,7 @@ class Dispatcher:
         try:
             async with asyncio.timeout(_CHANNEL_LIMIT_S):
                 return await channel.send(notice)
-        except Exception as exc:  # a channel is foreign ground: whatever breaks there must not end the others
+        except Exception as exc:  # noqa: BLE001 # a channel is foreign ground: whatever breaks there must not end the others
             _log.exception("channel failed", extra={"channel": kind, "notice": notice.id})
             return TryAgain(f"{type(exc).__name__} in the channel")
 
@@ -181,4 +181,3 @@ class Dispatcher:
         """Wait until everything submitted was recorded."""
         while self._holding:
             await asyncio.sleep(0.01)
-

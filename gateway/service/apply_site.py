@@ -197,7 +197,9 @@ async def apply_site(pool: Pool, keyring: Keyring, site: Site, *, prune: bool) -
             elif change.action == "remove":
                 await writer.remove(ref)
         if any(change.action != "left" for change in changes):
-            await conn.execute("UPDATE site SET revision = revision + 1, applied_at = now() WHERE id = %s", (site.site,))
+            await conn.execute(
+                "UPDATE site SET revision = revision + 1, applied_at = now() WHERE id = %s", (site.site,)
+            )
         return Applied(changes=tuple(changes), secrets=writer.secrets)
 
 
@@ -252,7 +254,8 @@ class _Writer:
         record = {"name": party.name, "phone": party.phone, "channels": [asdict(to_channel(c)) for c in party.channels]}
         await self._conn.execute(
             """
-            INSERT INTO party (id, site_id, district, role, sealed, key_id, broker_mac) VALUES (%s, %s, %s, %s, %s, %s, %s)
+            INSERT INTO party (id, site_id, district, role, sealed, key_id, broker_mac)
+            VALUES (%s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (id) DO UPDATE SET district = excluded.district, role = excluded.role, sealed = excluded.sealed,
                 key_id = excluded.key_id, broker_mac = excluded.broker_mac, active = true
             """,
@@ -291,7 +294,7 @@ class _Writer:
         await self._assign(name, household.terminals)
 
     async def _assign(self, household: str, terminals: Iterable[str]) -> None:
-        """Date the assignments: what left is ended, what came begins now. Terminals not yet there follow when written."""
+        """Date the assignments: what left is ended, what came begins now. A terminal not yet there follows later."""
         await self._conn.execute(
             """
             UPDATE assignment a SET until = now() FROM terminal t
@@ -341,7 +344,8 @@ class _Writer:
             mac = self._keyring.mac("terminal", name, made)
         await self._conn.execute(
             """
-            INSERT INTO terminal (public_id, site_id, district, model, secret_mac) VALUES (%(id)s, %(site)s, %(district)s, %(model)s, %(mac)s)
+            INSERT INTO terminal (public_id, site_id, district, model, secret_mac)
+            VALUES (%(id)s, %(site)s, %(district)s, %(model)s, %(mac)s)
             ON CONFLICT (public_id) DO UPDATE SET model = excluded.model, district = excluded.district, active = true,
                 secret_mac = coalesce(excluded.secret_mac, terminal.secret_mac),
                 epoch = terminal.epoch + CASE WHEN excluded.secret_mac <> terminal.secret_mac THEN 1 ELSE 0 END
@@ -423,7 +427,8 @@ class _Writer:
                     (name,),
                 )
                 await self._conn.execute(
-                    "UPDATE terminal SET active = false, secret_mac = NULL, epoch = epoch + 1 WHERE public_id = %s", (name,)
+                    "UPDATE terminal SET active = false, secret_mac = NULL, epoch = epoch + 1 WHERE public_id = %s",
+                    (name,),
                 )
             case "plan":
                 await self._conn.execute(

@@ -35,10 +35,11 @@ def record_of(location: Location) -> dict[str, Any]:
 
 def registered(household: Household | None) -> Location | None:
     """Return the place of the registered address, where its coordinates are known."""
-    if household is None or household.address.lat is None or household.address.lon is None:
+    if household is None:
         return None
     address = household.address
-    assert address.lat is not None and address.lon is not None
+    if address.lat is None or address.lon is None:
+        return None
     return Location(
         coordinates=Coordinates(address.lat, address.lon, Datum(address.datum)),
         source=Source.REGISTERED,

@@ -46,7 +46,9 @@ class ReplayResult:
     detail: str
 
 
-def press_of(alarm: ReadAlarm, *, terminal: str, transport: str, payload: bytes, received_at: datetime, copy: bool) -> Press:
+def press_of(
+    alarm: ReadAlarm, *, terminal: str, transport: str, payload: bytes, received_at: datetime, copy: bool
+) -> Press:
     """Return the press that a readable alarm stands for."""
     return Press(
         terminal=terminal,
@@ -68,7 +70,7 @@ def press_of(alarm: ReadAlarm, *, terminal: str, transport: str, payload: bytes,
 
 
 async def keep(pool: Pool, misread: Misread) -> int:
-    """Keep a message of telemetry, or of a topic nobody may use; the same bytes again only count. Returns its number."""
+    """Keep a message of telemetry, or of a topic nobody may use; the same bytes again only count. Returns a number."""
     async with pool.connection() as conn, conn.transaction():
         known = await quarantine.seen(conn, misread.topic, misread.digest)
         return known[0] if known is not None else await _keep(conn, misread, case_id=None, district=None)
@@ -179,4 +181,3 @@ async def dismiss(pool: Pool, number: int, *, by: str) -> None:
         if kept.state != "kept":
             raise StateConflict(f"Message {number} was {kept.state} already.")
         await quarantine.settle(conn, number, state="dismissed", by=by)
-

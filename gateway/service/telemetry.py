@@ -66,7 +66,11 @@ def _state(terminal: UUID, told: Told) -> StateRow:
             firmware=report.firmware,
         )
     if isinstance(report, FixReport):
-        return replace(row, fix=fix_record(report.fix, report.at, told.received_at), fix_at=_time(report.fix.at or report.at, told.received_at))
+        return replace(
+            row,
+            fix=fix_record(report.fix, report.at, told.received_at),
+            fix_at=_time(report.fix.at or report.at, told.received_at),
+        )
     return row
 
 
@@ -97,7 +101,9 @@ def _first(one: T | None, other: T | None) -> T | None:
     return other if one is None else one
 
 
-async def store_reports(pool: Pool, directory: Directory, told: Sequence[Told], *, worker: int | None) -> list[DueNotice]:
+async def store_reports(
+    pool: Pool, directory: Directory, told: Sequence[Told], *, worker: int | None
+) -> list[DueNotice]:
     """Store a batch in one transaction; reports of terminals that nobody knows are left out.
 
     A fix that is worth telling moves the location of the terminal's open cases: the updates that `worker` has to

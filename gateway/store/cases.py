@@ -69,9 +69,9 @@ class CaseRow:
 
 
 _COLUMNS = """
-    id, subject, class AS case_class, state, district, site_id, household_id, terminal_id, kinds, urgency, test, pressed_at,
-    received_at, opened_at, location, problem, plans, privacy, owner, owned_at, safe_at, safe_by, closed_at, closed_by,
-    outcome, note, previous, key_id, journal_n, journal_head
+    id, subject, class AS case_class, state, district, site_id, household_id, terminal_id, kinds, urgency, test,
+    pressed_at, received_at, opened_at, location, problem, plans, privacy, owner, owned_at, safe_at, safe_by,
+    closed_at, closed_by, outcome, note, previous, key_id, journal_n, journal_head
 """
 
 
@@ -162,7 +162,8 @@ async def known_alarm(conn: Connection, key: str) -> KnownAlarm | None:
 async def known_copy(conn: Connection, terminal: str | None, digest: bytes) -> UUID | None:
     """Return the case that these very bytes from this terminal once led to, however long ago."""
     cursor = await conn.execute(
-        "SELECT case_id FROM alarm WHERE terminal_id IS NOT DISTINCT FROM %s AND digest = %s LIMIT 1", (terminal, digest)
+        "SELECT case_id FROM alarm WHERE terminal_id IS NOT DISTINCT FROM %s AND digest = %s LIMIT 1",
+        (terminal, digest),
     )
     row = await cursor.fetchone()
     return None if row is None else row[0]
@@ -205,9 +206,9 @@ async def add_case(conn: Connection, case: CaseRow) -> None:
     """Store a new case."""
     await conn.execute(
         """
-        INSERT INTO cases (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency, test,
-                           pressed_at, received_at, opened_at, location, problem, plans, privacy, previous, key_id,
-                           journal_n, journal_head)
+        INSERT INTO cases (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency,
+                           test, pressed_at, received_at, opened_at, location, problem, plans, privacy, previous,
+                           key_id, journal_n, journal_head)
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
@@ -241,8 +242,8 @@ async def add_alarm(conn: Connection, alarm: NewAlarm) -> None:
     """Store a new alarm."""
     await conn.execute(
         """
-        INSERT INTO alarm (id, key, occurrence, case_id, terminal_uid, terminal_id, epoch, boot, seq, kinds, test, pressed_at,
-                           received_at, transport, fix, battery_pct, signal_dbm, problems, digest)
+        INSERT INTO alarm (id, key, occurrence, case_id, terminal_uid, terminal_id, epoch, boot, seq, kinds, test,
+                           pressed_at, received_at, transport, fix, battery_pct, signal_dbm, problems, digest)
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (

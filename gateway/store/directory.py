@@ -103,7 +103,8 @@ class Directory:
         assert head is not None
         plans = await (
             await conn.execute(
-                "SELECT id, version, kinds, roles, privacy FROM plan WHERE site_id = %s AND current ORDER BY id", (site,)
+                "SELECT id, version, kinds, roles, privacy FROM plan WHERE site_id = %s AND current ORDER BY id",
+                (site,),
             )
         ).fetchall()
         parties = {party.id: party for party in await self.parties(conn, head[3])}
@@ -112,9 +113,7 @@ class Directory:
             district=head[0],
             timezone=head[1],
             locale=head[2],
-            plans=tuple(
-                Plan(id=p[0], version=p[1], kinds=tuple(p[2]), roles=tuple(p[3]), privacy=p[4]) for p in plans
-            ),
+            plans=tuple(Plan(id=p[0], version=p[1], kinds=tuple(p[2]), roles=tuple(p[3]), privacy=p[4]) for p in plans),
             fallback=tuple(parties[name] for name in head[3] if name in parties),
             key=self.keyring.unwrap(head[4], head[5]),
         )

@@ -84,6 +84,7 @@ async def entries(conn: Connection, case_id: UUID) -> Sequence[Entry]:
     """Return the whole chain of a case, in order."""
     async with conn.cursor(row_factory=class_row(Entry)) as cursor:
         await cursor.execute(
-            "SELECT case_id, n, at, kind, actor, sealed, prev, hash FROM journal WHERE case_id = %s ORDER BY n", (case_id,)
+            "SELECT case_id, n, at, kind, actor, sealed, prev, hash FROM journal WHERE case_id = %s ORDER BY n",
+            (case_id,),
         )
         return await cursor.fetchall()

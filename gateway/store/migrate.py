@@ -37,10 +37,11 @@ class Migration:
 
 def available() -> list[Migration]:
     """Return the migrations that this version ships, in order."""
-    found = []
-    for entry in resources.files("gateway.store").joinpath("migrations").iterdir():
-        if entry.name.endswith(".sql"):
-            found.append(Migration(int(entry.name[:4]), entry.name, entry.read_text(encoding="utf-8")))
+    found = [
+        Migration(int(entry.name[:4]), entry.name, entry.read_text(encoding="utf-8"))
+        for entry in resources.files("gateway.store").joinpath("migrations").iterdir()
+        if entry.name.endswith(".sql")
+    ]
     return sorted(found, key=lambda migration: migration.number)
 
 
@@ -102,7 +103,9 @@ def migrate(url: str) -> list[Migration]:
             known: dict[int, str] = dict(conn.execute("SELECT number, digest FROM migration").fetchall())
             ours = {migration.number: migration for migration in available()}
             if newer := sorted(set(known) - set(ours)):
-                raise MigrationError(f"this database has migration {newer[-1]:04}, this version ends before it: upgrade")
+                raise MigrationError(
+                    f"this database has migration {newer[-1]:04}, this version ends before it: upgrade"
+                )
             for number, digest in known.items():
                 if ours[number].digest != digest:
                     raise MigrationError(f"{ours[number].name} was changed after it had been applied")

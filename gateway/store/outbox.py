@@ -121,8 +121,8 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str], limi
                 ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
             )
             UPDATE notice n SET worker = %(me)s FROM due, leg WHERE n.id = due.id AND leg.id = n.leg_id
-            RETURNING n.id, n.leg_id, n.case_id, n.party_id, leg.role, n.number, n.reason, n.channel, n.tries, n.queued_at,
-                      leg.delivered_at IS NULL AS first
+            RETURNING n.id, n.leg_id, n.case_id, n.party_id, leg.role, n.number, n.reason, n.channel, n.tries,
+                      n.queued_at, leg.delivered_at IS NULL AS first
             """,
             {"me": worker, "lock": _WORKER_LOCK, "lease": LEASE, "holding": list(holding), "limit": limit},
         )
@@ -140,8 +140,8 @@ async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Seque
     await conn.execute(
         """
         INSERT INTO attempt (notice_id, leg_id, channel, queued_at, started_at, answered_at, outcome, status, detail)
-        SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[],
-                             %s::text[], %s::int[], %s::text[])
+        SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::timestamptz[], %s::timestamptz[],
+                             %s::timestamptz[], %s::text[], %s::int[], %s::text[])
         """,
         (
             [one.notice.id for one in tried],
@@ -178,7 +178,8 @@ async def postpone(conn: Connection, notice: str, *, channel: int, tries: int, d
 async def cancel(conn: Connection, leg: UUID) -> None:
     """Cancel what is due on a leg."""
     await conn.execute(
-        "UPDATE notice SET state = 'cancelled', ended_at = clock_timestamp(), worker = NULL WHERE leg_id = %s AND state = 'due'",
+        "UPDATE notice SET state = 'cancelled', ended_at = clock_timestamp(), worker = NULL "
+        "WHERE leg_id = %s AND state = 'due'",
         (leg,),
     )
 
@@ -205,8 +206,8 @@ async def add_answer(
 ) -> datetime:
     """Record what a party answered; returns when."""
     cursor = await conn.execute(
-        "INSERT INTO answer (leg_id, case_id, answer, reason, minutes, by_whom, via) VALUES (%s, %s, %s, %s, %s, %s, %s) "
-        "RETURNING at",
+        "INSERT INTO answer (leg_id, case_id, answer, reason, minutes, by_whom, via) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING at",
         (leg, case, answer, reason, minutes, by, via),
     )
     row = await cursor.fetchone()

@@ -31,7 +31,8 @@ class Kept:
 
 
 _COLUMNS = """
-    id, received_at, transport, topic, terminal_id, district, payload, reason, copies, case_id, state, settled_at, settled_by
+    id, received_at, transport, topic, terminal_id, district, payload, reason, copies, case_id, state,
+    settled_at, settled_by
 """
 
 
@@ -105,7 +106,8 @@ async def one(conn: Connection, number: int, *, lock: bool = False) -> Kept | No
 async def settle(conn: Connection, number: int, *, state: str, by: str) -> None:
     """End a message's quarantine as ``replayed`` or ``dismissed``."""
     await conn.execute(
-        "UPDATE quarantine SET state = %s, settled_at = clock_timestamp(), settled_by = %s WHERE id = %s", (state, by, number)
+        "UPDATE quarantine SET state = %s, settled_at = clock_timestamp(), settled_by = %s WHERE id = %s",
+        (state, by, number),
     )
 
 

@@ -10,7 +10,17 @@ from psycopg.types.json import Jsonb
 
 from gateway.store.pool import Connection
 
-__all__ = ["EventRow", "FixRow", "HeartbeatRow", "StateRow", "add_events", "add_fixes", "add_heartbeats", "renew", "uids"]
+__all__ = [
+    "EventRow",
+    "FixRow",
+    "HeartbeatRow",
+    "StateRow",
+    "add_events",
+    "add_fixes",
+    "add_heartbeats",
+    "renew",
+    "uids",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +101,22 @@ def _columns(rows: Sequence[Any], names: Sequence[str]) -> list[list[Any]]:
 
 async def add_heartbeats(conn: Connection, rows: Sequence[HeartbeatRow]) -> None:
     """Store heartbeats; one that was stored before does not count again."""
-    names = ("at", "terminal", "boot", "seq", "received_at", "battery_pct", "battery_mv", "signal_dbm", "mains", "uptime_s")
+    names = (
+        "at",
+        "terminal",
+        "boot",
+        "seq",
+        "received_at",
+        "battery_pct",
+        "battery_mv",
+        "signal_dbm",
+        "mains",
+        "uptime_s",
+    )
     await conn.execute(
         """
-        INSERT INTO heartbeat (at, terminal_uid, boot, seq, received_at, battery_pct, battery_mv, signal_dbm, mains, uptime_s,
-                               temperature_c)
+        INSERT INTO heartbeat (at, terminal_uid, boot, seq, received_at, battery_pct, battery_mv, signal_dbm, mains,
+                               uptime_s, temperature_c)
         SELECT * FROM unnest(%s::timestamptz[], %s::uuid[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::int2[],
                              %s::int[], %s::int2[], %s::bool[], %s::bigint[], %s::float8[])
         ON CONFLICT DO NOTHING
@@ -139,24 +160,23 @@ async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
     """
     await conn.execute(
         """
-        INSERT INTO terminal_state AS s (terminal_uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains, firmware,
-                                         fix, fix_at, clock_skew_s)
+        INSERT INTO terminal_state AS s (terminal_uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains,
+                                         firmware, fix, fix_at, clock_skew_s)
         SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::bigint[], %s::int2[],
                              %s::int2[], %s::bool[], %s::text[], %s::jsonb[], %s::timestamptz[], %s::float8[])
         ON CONFLICT (terminal_uid) DO UPDATE SET
             seen_at = greatest(s.seen_at, excluded.seen_at),
             clock_skew_s = coalesce(excluded.clock_skew_s, s.clock_skew_s),
             status_at = greatest(s.status_at, excluded.status_at),
-            boot = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity') THEN coalesce(excluded.boot, s.boot) ELSE s.boot END,
-            seq = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity') THEN coalesce(excluded.seq, s.seq) ELSE s.seq END,
-            battery_pct = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity')
-                               THEN coalesce(excluded.battery_pct, s.battery_pct) ELSE s.battery_pct END,
-            signal_dbm = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity')
-                              THEN coalesce(excluded.signal_dbm, s.signal_dbm) ELSE s.signal_dbm END,
-            mains = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity')
-                         THEN coalesce(excluded.mains, s.mains) ELSE s.mains END,
-            firmware = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity')
-                            THEN coalesce(excluded.firmware, s.firmware) ELSE s.firmware END,
+            (boot, seq, battery_pct, signal_dbm, mains, firmware) = (
+                SELECT CASE WHEN newer THEN coalesce(excluded.boot, s.boot) ELSE s.boot END,
+                       CASE WHEN newer THEN coalesce(excluded.seq, s.seq) ELSE s.seq END,
+                       CASE WHEN newer THEN coalesce(excluded.battery_pct, s.battery_pct) ELSE s.battery_pct END,
+                       CASE WHEN newer THEN coalesce(excluded.signal_dbm, s.signal_dbm) ELSE s.signal_dbm END,
+                       CASE WHEN newer THEN coalesce(excluded.mains, s.mains) ELSE s.mains END,
+                       CASE WHEN newer THEN coalesce(excluded.firmware, s.firmware) ELSE s.firmware END
+                FROM (SELECT excluded.status_at >= coalesce(s.status_at, '-infinity') AS newer) AS compared
+            ),
             fix = CASE WHEN excluded.fix_at >= coalesce(s.fix_at, '-infinity') THEN excluded.fix ELSE s.fix END,
             fix_at = greatest(s.fix_at, excluded.fix_at)
         """,

@@ -13,10 +13,10 @@ from random import Random
 from typing import Any
 
 import psycopg
+
 from firmware_sim.fleet import Broker, Fleet, running
 from firmware_sim.responders import Responders
 from firmware_sim.sites import SiteFile, made_up
-
 from gateway.embedded.nats import Nats
 from gateway.embedded.postgres import Postgres
 from gateway.keyring import Keyring
@@ -100,8 +100,9 @@ class Plant:
     async def ready(self, timeout_s: float = 30) -> None:
         """Wait until the alarm lane is connected."""
         async with asyncio.timeout(timeout_s):
-            while not await self.rows(
-                "SELECT 1 FROM worker WHERE status->>'alarms' = 'true' AND status->>'auth' = 'true' AND seen_at > now() - interval '1 s'"
+            while not await self.rows(  # another process gets ready, nothing tells us
+                "SELECT 1 FROM worker WHERE status->>'alarms' = 'true' AND status->>'auth' = 'true' "
+                "AND seen_at > now() - interval '1 s'"
             ):
                 assert self.gateway is None or self.gateway.poll() is None, self.log()
                 await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""kill -9 between any two steps: what a terminal was told is never lost, and nothing is doubled (promise 1, I1, D12)."""
+"""kill -9 between any two steps: what a terminal was told is never lost, nothing is doubled (promise 1, I1, D12)."""
 
 import asyncio
 import time

