@@ -25,7 +25,8 @@ _STYLE = """
 @media (prefers-color-scheme:dark){:root{--back:#101318;--card:#1a1f27;--ink:#f1f3f6;--soft:#a7b0bd;--line:#313845;
 --red:#d33a3a;--go:#12924a;--blue:#3d7ddb;--tint:#1f2a3c}}
 *{box-sizing:border-box}
-body{margin:0;min-height:100vh;display:flex;flex-direction:column;background:var(--back);color:var(--ink);font:18px/1.5 system-ui,-apple-system,"PingFang SC",
+body{margin:0;min-height:100vh;display:flex;flex-direction:column}
+body{background:var(--back);color:var(--ink);font:18px/1.5 system-ui,-apple-system,"PingFang SC",
 "HarmonyOS Sans SC","Microsoft YaHei","Noto Sans CJK SC","WenQuanYi Micro Hei",sans-serif;overflow-wrap:anywhere}
 header{background:var(--red);color:#fff;padding:14px 20px 16px}
 header.calm{background:#3f4a5a}

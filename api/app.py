@@ -6,9 +6,10 @@ from random import Random
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
-from api import errors, openapi
+from api import errors, guide, openapi
 from api.dependencies import Parts, any_key
 from api.hub import Hub
 from api.middleware import Envelope
@@ -72,6 +73,12 @@ def _assembled(lifespan: Any | None) -> FastAPI:
     async def read_openapi() -> dict[str, Any]:
         """Read this description."""
         return app.openapi()
+
+    @app.get("/docs", include_in_schema=False)
+    async def read_guide() -> HTMLResponse:
+        """Show the guide; it holds what is published with every release, so it needs no key."""
+        text, headers = guide.page(app.openapi())
+        return HTMLResponse(text, headers=headers)
 
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # how FastAPI wants it replaced
     app.add_middleware(Envelope)

@@ -77,7 +77,7 @@ def _tell_problems(path: str, method: str, operation: dict[str, Any]) -> None:
     if method == "post":
         told += [409]
     if "requestBody" in operation:
-        told += [413, 422]
+        told += [400, 413, 422]
     if path.endswith("/stream"):
         told += [409]
     for status in sorted(set(told)):

@@ -74,6 +74,7 @@ def verify(entries: Sequence[Entry], *, head: bytes | None = None, count: int | 
         prev = entry.hash
     if count is not None and len(entries) < count:
         return Break(len(entries) + 1, f"the tail was cut off: {count} entries were written")
-    if head is not None and prev != head and (count is None or len(entries) == count):
-        return Break(len(entries), "the last entry is not the one that was written")
+    marked = len(entries) if count is None else count
+    if head is not None and head != (entries[marked - 1].hash if marked else GENESIS):
+        return Break(marked, f"entry {marked} is not the one that was written")
     return None

@@ -17,7 +17,8 @@ def numbered_key(terminal: str, *, epoch: int, boot: int, seq: int) -> str:
 
 def window_key(terminal: str, *, epoch: int, kinds: tuple[str, ...]) -> str:
     """Return the key of a press without numbers; it holds for a short window per set of kinds only."""
-    return f"w:{terminal}:{epoch}:{'+'.join(sorted(set(kinds)))}"
+    words = (kind.replace("%", "%25").replace("+", "%2B") for kind in set(kinds))  # a terminal may send any word
+    return f"w:{terminal}:{epoch}:{'+'.join(sorted(words))}"
 
 
 def subject(*, household: str | None, terminal: str | None) -> str:

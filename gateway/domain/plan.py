@@ -53,11 +53,12 @@ def legs_for(
     a party without channel, or no leg at all (D13). Never empty unless `fallback` is.
     """
     roles, uncovered = _roles(kinds, plans)
+    own = {party.id: party for party in parties}.values()  # whoever is listed twice is told once
     legs: list[PlannedLeg] = []
     holes = bool(uncovered) or not roles
     for role in roles:
         skipped = test and role in NEVER_IN_A_TEST
-        members = [party for party in parties if party.role == role]
+        members = [party for party in own if party.role == role]
         if not members:
             holes = holes or not skipped
             problem = f"no party of the household has the role {role}"
@@ -68,7 +69,7 @@ def legs_for(
             legs.append(PlannedLeg(role=role, party=party, problem=problem_or_none, skipped=skipped))
     if holes or not any(leg.problem is None and not leg.skipped for leg in legs):
         told = {leg.party.id for leg in legs if leg.party is not None}
-        for party in fallback:
+        for party in {party.id: party for party in fallback}.values():
             if party.id not in told:
                 skipped = test and party.role in NEVER_IN_A_TEST
                 legs.append(

@@ -18,6 +18,7 @@ Pool = AsyncConnectionPool[Connection]
 
 _OPTIONS: dict[str, Any] = {
     "autocommit": True,
+    "prepare_threshold": 0,  # presses are rare and must be quick: every statement is prepared the first time
     "connect_timeout": 5,
     "keepalives_idle": 2,
     "keepalives_interval": 1,
@@ -44,7 +45,6 @@ async def open_pool(url: str, *, name: str, size: int) -> AsyncIterator[Pool]:
         open=False,
         kwargs=_OPTIONS | {"application_name": f"onekey-{name}"},
         configure=_as_runtime,
-        check=AsyncConnectionPool.check_connection,
         name=name,
         timeout=10,
         reconnect_timeout=float("inf"),
