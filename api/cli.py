@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -47,6 +48,8 @@ def serve(settings: Settings, *, as_json: bool = False) -> None:
         port=settings.http_port,
         loop="uvloop",
         log_config=None,
+        log_level="warning",
+        ws="none",
         access_log=False,  # it would hold the tokens of links; api.middleware writes one without
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
@@ -94,6 +97,10 @@ def create_key(
         out.print(f"{text}\nShown only now. Revoke it with: onekey key revoke {key}", highlight=False, soft_wrap=True)
 
 
+def _shown(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 @_key.command("list")
 def list_keys(ctx: typer.Context, as_json: _Json = False) -> None:
     """List the keys, revoked ones too."""
@@ -103,8 +110,8 @@ def list_keys(ctx: typer.Context, as_json: _Json = False) -> None:
             "id": key.id,
             "name": key.name,
             "role": key.role,
-            "created_at": key.created_at.isoformat(timespec="seconds"),
-            "revoked_at": None if key.revoked_at is None else key.revoked_at.isoformat(timespec="seconds"),
+            "created_at": _shown(key.created_at),
+            "revoked_at": None if key.revoked_at is None else _shown(key.revoked_at),
         }
         for key in keys
     ]

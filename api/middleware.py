@@ -50,12 +50,13 @@ class Envelope:
         try:
             await self._app(scope, bounded, noted)
         finally:
-            route = scope.get("route")
-            _log.info(
+            route = getattr(scope.get("route"), "path", "?")
+            _log.log(
+                logging.DEBUG if route.startswith("/health") else logging.INFO,
                 "request",
                 extra={
                     "method": scope["method"],
-                    "route": getattr(route, "path", "?"),
+                    "route": route,
                     "status": status,
                     "key": scope.get("state", {}).get("key", "-"),
                     "took_ms": round((monotonic() - began) * 1000, 1),

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import anyio
 import psycopg
 from fastapi import APIRouter, Depends, Header, Query, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -63,12 +64,14 @@ async def read_stream(
             f"There is no position {position}, the newest is {newest}: the database is another one or was restored. "
             "Read the open cases and begin anew."
         )
+    closing = anyio.Event()
     return EventSourceResponse(
-        _events(parts, who, position, district),
+        _events(parts, who, position, district, closing),
+        shutdown_event=closing,
+        shutdown_grace_period=1.0,
         ping=_HEARTBEAT_S,
         ping_message_factory=lambda: ServerSentEvent(comment="still here"),
         send_timeout=_STUCK_S,
-        sep="\n",
     )
 
 
@@ -78,8 +81,10 @@ def _position(text: str) -> int:
     return int(text)
 
 
-async def _events(parts: Parts, who: Principal, position: int, district: str | None) -> AsyncIterator[ServerSentEvent]:
-    """Yield what comes after `position` until the client is gone or its key was revoked.
+async def _events(
+    parts: Parts, who: Principal, position: int, district: str | None, closing: anyio.Event
+) -> AsyncIterator[ServerSentEvent]:
+    """Yield what comes after `position` until the client is gone, its key was revoked, or the server is `closing`.
 
     Each client reads for itself when it is ready for more, so a slow one holds up nobody. A database that is away
     is waited out: many clients of such streams do not come back after an error.
@@ -87,7 +92,7 @@ async def _events(parts: Parts, who: Principal, position: int, district: str | N
     clock = asyncio.get_running_loop().time
     checked = clock()
     yield ServerSentEvent(comment=f"from position {position}", retry=2000)
-    while True:
+    while not closing.is_set():
         pulse = parts.hub.pulse
         try:
             if clock() - checked >= _RECHECK_S:
@@ -102,11 +107,16 @@ async def _events(parts: Parts, who: Principal, position: int, district: str | N
             position = event.position
             yield ServerSentEvent(id=str(position), event=event.kind, data=json.dumps(_data(event), ensure_ascii=False))
         if len(page) < _PAGE:
-            try:
-                async with asyncio.timeout(_RECHECK_S):
-                    await pulse.wait()
-            except TimeoutError:
-                continue
+            await _news(pulse, closing)
+
+
+async def _news(pulse: asyncio.Event, closing: anyio.Event) -> None:
+    """Wait until there may be more, until the server closes, or until it is time to look at the key again."""
+    async with asyncio.TaskGroup() as tasks:
+        waits = [tasks.create_task(pulse.wait(), name="news"), tasks.create_task(closing.wait(), name="closing")]
+        await asyncio.wait(waits, timeout=_RECHECK_S, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
 
 def _data(event: Event) -> dict[str, Any]:

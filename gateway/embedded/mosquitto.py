@@ -34,8 +34,9 @@ persistence true
 persistence_location {directory}/
 autosave_interval 10
 
-# No limits that drop messages silently while the gateway is away. Not 0, which means none as well: Mosquitto 2.0 then
-# also cuts the connection of every client that publishes where it may not.
+# No limits that drop messages silently while the gateway is away. Not 0, which should mean none: versions before 2.0.22
+# then cut off every client that publishes where it may not, 2.0.16 drops every message, 2.0.2 those with QoS 0
+# (mosquitto issues 3244, 2879, 1956).
 max_queued_messages 1000000000
 max_queued_bytes 0
 max_inflight_messages 1000

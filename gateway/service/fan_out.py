@@ -95,7 +95,7 @@ async def _queue(
     notices = []
     for leg in legs:
         party = None if leg.party_id is None else around.party(leg.party_id)
-        if leg.id in queued and party is not None:
+        if leg.id in queued and party is not None and party.channels:
             notice, at = queued[leg.id]
             row = NoticeRow(
                 id=notice,

@@ -107,7 +107,8 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     if press.copy and (known_case := await cases.known_copy(conn, press.terminal, press.digest)) is not None:
         return Raised(case_id=known_case, how="repeated", terminal_uid=origin.terminal_uid)
     key, numbered = _key(press, origin)
-    known = await cases.known_alarm(conn, key)
+    before = await cases.standing(conn, subject=subject, case_class=case_class, key=key)
+    known = before.alarm
     if known is not None:
         differs = numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
         in_time = numbered or origin.now - known.received_at <= WINDOW
@@ -117,11 +118,11 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
 
     occurrence = 1 if known is None else known.occurrence + 1
     alarm_id = keys.alarm_id(key, occurrence)
-    case = await cases.open_case(conn, subject, case_class)
-    if case is None:
-        raised = await _open(conn, press, origin, around, alarm_id, case_class, subject, problem, worker=worker)
+    if before.case is None:
+        new = _new_case(press, origin, around, alarm_id, case_class, subject, problem, previous=before.newest)
+        raised = await _open(conn, press, origin, around, new, worker=worker)
     else:
-        raised = await _join(conn, directory, press, origin, around, case, problem, worker=worker)
+        raised = await _join(conn, directory, press, origin, around, before.case, problem, worker=worker)
     await cases.add_alarm(
         conn,
         NewAlarm(
@@ -225,8 +226,7 @@ def _report(press: Press) -> dict[str, Any]:
     }
 
 
-async def _open(
-    conn: Connection,
+def _new_case(
     press: Press,
     origin: Origin,
     around: Surroundings,
@@ -235,14 +235,13 @@ async def _open(
     subject: str,
     problem: str | None,
     *,
-    worker: int | None,
-) -> Raised:
-    case_id = keys.case_id(alarm_id)
+    previous: UUID | None,
+) -> CaseRow:
     household = around.household
     plans, privacy = _plans_used(press.kinds, around.site)
     location = best_location(press.fix, last=origin.last_fix, household=household, now=origin.now)
-    case = CaseRow(
-        id=case_id,
+    return CaseRow(
+        id=keys.case_id(alarm_id),
         subject=subject,
         case_class=case_class,
         state=CaseState.OPEN,
@@ -268,27 +267,32 @@ async def _open(
         closed_by=None,
         outcome=None,
         note=None,
-        previous=await cases.newest_case(conn, subject, case_class),
+        previous=previous,
         key_id=around.key.id,
         journal_n=0,
         journal_head=Head().hash,
     )
+
+
+async def _open(
+    conn: Connection, press: Press, origin: Origin, around: Surroundings, case: CaseRow, *, worker: int | None
+) -> Raised:
     await cases.add_case(conn, case)
     planned = _plan(case.kinds, around, test=case.test)
     legs, notices = await fan_out.add_legs(conn, case, planned, around=around, worker=worker)
-    journal = Writer(case_id, around.key)
+    journal = Writer(case.id, around.key)
     journal.add(Note("alarm.received", _report(press), actor=f"terminal:{press.terminal or '?'}"), at=origin.now)
     journal.add(
         Note(
             "case.opened",
             {
-                "class": case_class,
+                "class": case.case_class,
                 "kinds": case.kinds,
                 "household": case.household_id,
                 "previous": None if case.previous is None else str(case.previous),
-                "plans": plans,
+                "plans": case.plans,
                 "location": case.location,
-                "problem": problem,
+                "problem": case.problem,
                 "legs": _told(legs),
             },
         ),
@@ -299,9 +303,9 @@ async def _open(
         conn,
         "case.opened",
         district=case.district,
-        case_id=case_id,
+        case_id=case.id,
         data={
-            "class": case_class,
+            "class": case.case_class,
             "kinds": case.kinds,
             "urgency": 1,
             "test": case.test,
@@ -313,7 +317,7 @@ async def _open(
         },
     )
     return Raised(
-        case_id=case_id,
+        case_id=case.id,
         how="opened",
         notices=tuple(notices),
         terminal_uid=origin.terminal_uid,

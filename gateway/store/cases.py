@@ -16,19 +16,18 @@ __all__ = [
     "KnownAlarm",
     "LegRow",
     "NewAlarm",
+    "Standing",
     "add_alarm",
     "add_case",
     "add_legs",
     "by_id",
     "count_repeat",
     "jsonb",
-    "known_alarm",
     "known_copy",
     "legs_of",
     "lock_case",
     "lock_subject",
-    "newest_case",
-    "open_case",
+    "standing",
 ]
 
 
@@ -145,20 +144,6 @@ async def lock_subject(conn: Connection, subject: str) -> None:
     await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 7))", (subject,))
 
 
-async def known_alarm(conn: Connection, key: str) -> KnownAlarm | None:
-    """Return the newest alarm under `key`."""
-    async with conn.cursor(row_factory=class_row(KnownAlarm)) as cursor:
-        await cursor.execute(
-            """
-            SELECT a.id, a.occurrence, a.case_id, a.pressed_at, coalesce(a.repeated_at, a.received_at) AS received_at,
-                   c.state AS case_state
-            FROM alarm a JOIN cases c ON c.id = a.case_id WHERE a.key = %s ORDER BY a.occurrence DESC LIMIT 1
-            """,
-            (key,),
-        )
-        return await cursor.fetchone()
-
-
 async def known_copy(conn: Connection, terminal: str | None, digest: bytes) -> UUID | None:
     """Return the case that these very bytes from this terminal once led to, however long ago."""
     cursor = await conn.execute(
@@ -169,23 +154,43 @@ async def known_copy(conn: Connection, terminal: str | None, digest: bytes) -> U
     return None if row is None else row[0]
 
 
-async def open_case(conn: Connection, subject: str, case_class: str) -> CaseRow | None:
-    """Lock and return the open case of a subject."""
-    async with conn.cursor(row_factory=class_row(CaseRow)) as cursor:
-        await cursor.execute(
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known already when a press comes in."""
+
+    alarm: KnownAlarm | None
+    case: CaseRow | None
+    newest: UUID | None
+
+
+async def standing(conn: Connection, *, subject: str, case_class: str, key: str) -> Standing:
+    """Return the newest alarm under `key`, and lock and return the open case of a subject and the id of its newest.
+
+    In pipeline mode the three questions travel together.
+    """
+    async with (
+        conn.cursor(row_factory=class_row(KnownAlarm)) as alarm,
+        conn.cursor(row_factory=class_row(CaseRow)) as case,
+        conn.cursor() as newest,
+    ):
+        await alarm.execute(
+            """
+            SELECT a.id, a.occurrence, a.case_id, a.pressed_at, coalesce(a.repeated_at, a.received_at) AS received_at,
+                   c.state AS case_state
+            FROM alarm a JOIN cases c ON c.id = a.case_id WHERE a.key = %s ORDER BY a.occurrence DESC LIMIT 1
+            """,
+            (key,),
+        )
+        await case.execute(
             f"SELECT {_COLUMNS} FROM cases WHERE subject = %s AND class = %s AND state = 'open' FOR UPDATE",  # noqa: S608
             (subject, case_class),
         )
-        return await cursor.fetchone()
-
-
-async def newest_case(conn: Connection, subject: str, case_class: str) -> UUID | None:
-    """Return the newest case of a subject, open or not."""
-    cursor = await conn.execute(
-        "SELECT id FROM cases WHERE subject = %s AND class = %s ORDER BY opened_at DESC LIMIT 1", (subject, case_class)
-    )
-    row = await cursor.fetchone()
-    return None if row is None else row[0]
+        await newest.execute(
+            "SELECT id FROM cases WHERE subject = %s AND class = %s ORDER BY opened_at DESC LIMIT 1",
+            (subject, case_class),
+        )
+        row = await newest.fetchone()
+        return Standing(await alarm.fetchone(), await case.fetchone(), None if row is None else row[0])
 
 
 async def by_id(conn: Connection, case_id: UUID) -> CaseRow | None:

@@ -83,6 +83,16 @@ def test_every_right_has_a_door() -> None:
     assert set(DOORS) == set(Right)
 
 
+def test_nobody_but_who_has_to_sees_persons_or_changes_what_is_kept() -> None:
+    def may(right: Right) -> set[Role]:
+        return {role for role in Role if right in RIGHTS[role]}
+
+    assert may(Right.READ_PERSONS) == may(Right.HANDLE_CASES) == {Role.ADMIN, Role.OPERATOR}
+    assert may(Right.ERASE_PERSONS) == may(Right.SETTLE_QUARANTINE) == {Role.ADMIN}
+    assert may(Right.OPEN_TEST_WINDOWS) == {Role.ADMIN, Role.INSTALLER}
+    assert Role.INSTALLER not in may(Right.READ_CASES) | may(Right.READ_STREAM) | may(Right.ANSWER_LEGS)
+
+
 async def test_a_door_opens_only_to_keys_with_the_right(api: Api) -> None:
     for right, doors in DOORS.items():
         for method, path in doors:

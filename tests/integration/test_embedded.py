@@ -271,6 +271,7 @@ class Run:
             stderr=subprocess.STDOUT,
             env=ENVIRONMENT,
             text=True,
+            start_new_session=True,
         )
         self.lines: queue.Queue[str] = queue.Queue()
         self.text = ""
@@ -305,7 +306,10 @@ class Run:
         return found
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
+        if number == signal.SIGINT:  # Ctrl-C reaches the whole group.
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         status = self.process.wait(60)
         self._reader.join()
         assert self.process.stdout is not None
@@ -359,6 +363,7 @@ def test_everything_starts_says_where_it_is_and_ends(place: Path, start: Callabl
 
     assert run.end(signal.SIGINT) == 0
     assert psutil.wait_procs(list(children.values()), timeout=1)[1] == []
+    assert "KeyboardInterrupt" not in (data / "logs" / "gateway.log").read_text()
     assert read_run_file(data) is None
     assert not (data / "run.json").exists()
 

@@ -1,5 +1,6 @@
 """The configuration we write for Mosquitto, in the real Mosquitto."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -7,7 +8,6 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ import aiomqtt
 import pytest
 
 from gateway.embedded import mosquitto
-from gateway.embedded.processes import free_port
+from gateway.embedded.processes import Process, free_port, spawn
 from gateway.site.model import MqttEntry, PartyEntry, Site, TerminalEntry
 
 PROGRAM = shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
@@ -50,14 +50,19 @@ class Broker:
         self.directory = directory
         self.port, self.gateway_port = free_port("127.0.0.1"), free_port("127.0.0.1")
         self.url = self.write(site(dict(SECRETS)))
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     def write(self, of: Site | None) -> str:
         return mosquitto.write(self.directory, site=of, port=self.port, gateway_port=self.gateway_port)
 
     def start(self) -> None:
         assert PROGRAM is not None, "needs Mosquitto 2: apt-get install mosquitto"
-        self.process = subprocess.Popen([PROGRAM, "-c", self.directory / "mosquitto.conf"])
+        self.process = spawn(
+            [PROGRAM, "-c", str(self.directory / "mosquitto.conf")],
+            log=self.directory.with_name("mosquitto.log"),
+            environment={},
+            on_our_death=signal.SIGTERM,
+        )
         for port in (self.port, self.gateway_port):
             while self.process.poll() is None:
                 with contextlib.suppress(ConnectionRefusedError):
@@ -164,7 +169,7 @@ async def test_nothing_is_dropped_while_the_gateway_and_then_the_broker_are_away
             await terminal.publish("okc/v1/8600/up/alarm", b"%d" % number, qos=1)
     broker.stop()
     broker.start()
-    async with broker.gateway() as gateway:
+    async with asyncio.timeout(30), broker.gateway() as gateway:
         arrived = []
         async for message in gateway.messages:
             arrived.append(int(message.payload))

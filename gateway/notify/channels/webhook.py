@@ -38,11 +38,12 @@ class WebhookChannel:
         """`link` makes the address of the answer page of a notice."""
         self._link = link
         self._dns_servers = dns_servers
+        self._resolver: AsyncResolver | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        resolver = AsyncResolver(nameservers=list(self._dns_servers)) if self._dns_servers else AsyncResolver()
-        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, resolver=resolver, keepalive_timeout=60)
+        self._resolver = AsyncResolver(nameservers=list(self._dns_servers)) if self._dns_servers else AsyncResolver()
+        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, resolver=self._resolver, keepalive_timeout=60)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -54,6 +55,8 @@ class WebhookChannel:
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
+        if self._resolver is not None:
+            await self._resolver.close()  # the connector closes only a resolver of its own
 
     async def send(self, notice: DueNotice) -> Outcome:
         """Post once. Redirects are not followed: a signed message goes only where the site file says."""
@@ -72,14 +75,15 @@ class WebhookChannel:
             async with self._session.post(
                 options["url"], data=body.encode(), headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                raw = await response.content.read(_LARGEST_ANSWER)
+                try:
+                    raw = await response.content.readexactly(_LARGEST_ANSWER)
+                except asyncio.IncompleteReadError as exc:
+                    raw = exc.partial  # the whole body: it is shorter than that
                 return _outcome(response.status, raw)
         except TimeoutError:
             return TryAgain("no answer in time")
         except (aiohttp.ClientError, OSError) as exc:
             return TryAgain(_short(exc))
-        except asyncio.IncompleteReadError:
-            return TryAgain("the answer was cut off")
 
 
 def _outcome(status: int, raw: bytes) -> Outcome:

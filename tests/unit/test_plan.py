@@ -1,0 +1,119 @@
+"""Who is told: the examples that decide. What is always true stands in ``property/test_plan_properties.py``."""
+
+from dataclasses import replace
+
+from gateway.domain.directory import ChannelSpec, Party, Plan
+from gateway.domain.plan import PlannedLeg, legs_for
+
+
+def party(name: str, role: str, *, channels: int = 1) -> Party:
+    return Party(
+        id=name, role=role, name=name, district="320102", channels=tuple(ChannelSpec(kind="stream") for _ in range(channels))
+    )
+
+
+def plan(name: str, kinds: str, roles: str) -> Plan:
+    return Plan(id=name, version=1, kinds=tuple(kinds.split()), roles=tuple(roles.split()))
+
+
+SON, DAUGHTER = party("son", "guardian"), party("daughter", "guardian")
+HOTLINE, AMBULANCE, FIRE = party("hotline", "hotline"), party("120", "ambulance_120"), party("119", "fire_119")
+DUTY, SUPPLIER = party("duty", "care_station"), party("supplier", "supplier")
+FAMILY = (SON, DAUGHTER, HOTLINE, AMBULANCE, FIRE, SUPPLIER)
+SOS = plan("sos", "sos fall", "guardian hotline ambulance_120")
+FLAMES = plan("fire", "smoke gas", "guardian fire_119")
+REST = plan("rest", "*", "hotline supplier")
+PLANS = (SOS, FLAMES, REST)
+
+
+def names(legs: list[PlannedLeg], *, origin: str | None = None) -> list[str]:
+    return sorted(leg.party.id for leg in legs if leg.party is not None and origin in (None, leg.origin))
+
+
+def told(*kinds: str, parties: tuple[Party, ...] = FAMILY, plans: tuple[Plan, ...] = PLANS) -> list[str]:
+    return names(legs_for(kinds, plans=plans, parties=parties, fallback=(DUTY,)))
+
+
+def test_everybody_of_the_plan_is_told_and_nobody_else() -> None:
+    assert told("sos") == ["120", "daughter", "hotline", "son"]
+
+
+def test_two_kinds_call_everybody_that_either_calls() -> None:
+    assert told("sos", "smoke") == ["119", "120", "daughter", "hotline", "son"]
+
+
+def test_the_plan_for_every_kind_serves_what_no_other_names() -> None:
+    assert told("water") == ["hotline", "supplier"]
+    assert told("never heard of") == ["hotline", "supplier"]
+
+
+def test_the_plan_for_every_kind_adds_nothing_where_another_plan_names_the_kind() -> None:
+    assert "supplier" not in told("sos")
+
+
+def test_a_kind_without_plan_calls_the_fallback() -> None:
+    assert told("water", plans=(SOS,)) == ["duty"]
+    assert told("sos", "water", plans=(SOS,)) == ["120", "daughter", "duty", "hotline", "son"]
+
+
+def test_a_plan_without_roles_covers_nothing() -> None:
+    assert told("water", plans=(plan("empty", "water", ""),)) == ["duty"]
+
+
+def test_a_role_without_party_is_seen_as_failed_and_calls_the_fallback() -> None:
+    legs = legs_for(["smoke"], plans=PLANS, parties=(SON,), fallback=(DUTY,))
+    [missing] = [leg for leg in legs if leg.party is None]
+    assert (missing.role, missing.origin, missing.skipped) == ("fire_119", "plan", False)
+    assert missing.problem == "no party of the household has the role fire_119"
+    assert names(legs) == ["duty", "son"]
+    assert names(legs, origin="fallback") == ["duty"]
+
+
+def test_a_party_without_channel_is_seen_as_failed_and_calls_the_fallback() -> None:
+    legs = legs_for(["smoke"], plans=PLANS, parties=(replace(SON, channels=()), FIRE), fallback=(DUTY,))
+    assert {leg.party.id: leg.problem for leg in legs if leg.party is not None} == {
+        "son": "the party has no channel",
+        "119": None,
+        "duty": None,
+    }
+
+
+def test_who_is_told_by_the_plan_is_not_told_again_by_the_fallback() -> None:
+    legs = legs_for(["smoke"], plans=PLANS, parties=(SON, HOTLINE), fallback=(SON, DUTY))
+    assert names(legs) == ["duty", "son"]
+
+
+def test_who_is_listed_twice_is_told_once() -> None:
+    # Two legs with one id cannot be stored, and then neither could the press (I1).
+    legs = legs_for(["smoke"], plans=PLANS, parties=(SON, SON), fallback=(DUTY, DUTY))
+    assert names(legs) == ["duty", "son"]
+
+
+def test_an_alarm_of_no_kind_calls_the_fallback() -> None:
+    assert told() == ["duty"]
+
+
+def test_a_test_tells_everybody_but_the_public_services() -> None:
+    legs = legs_for(["sos", "smoke"], plans=PLANS, parties=FAMILY, fallback=(DUTY,), test=True)
+    assert sorted(leg.party.id for leg in legs if leg.party is not None and leg.skipped) == ["119", "120"]
+    assert sorted(leg.party.id for leg in legs if leg.party is not None and not leg.skipped) == ["daughter", "hotline", "son"]
+
+
+def test_a_public_service_that_a_test_would_not_wake_is_no_hole() -> None:
+    legs = legs_for(["smoke"], plans=PLANS, parties=(SON,), fallback=(DUTY,), test=True)
+    assert names(legs) == ["son"]
+
+
+def test_a_test_that_would_wake_nobody_tells_the_fallback() -> None:
+    only = (plan("only", "*", "ambulance_120"),)
+    legs = legs_for(["sos"], plans=only, parties=FAMILY, fallback=(DUTY, FIRE), test=True)
+    assert {leg.party.id: leg.skipped for leg in legs if leg.party is not None} == {"120": True, "duty": False, "119": True}
+
+
+def test_a_fallback_without_channel_is_seen_as_failed() -> None:
+    [leg] = legs_for(["sos"], plans=(), parties=(), fallback=(replace(DUTY, channels=()),))
+    assert (leg.party, leg.problem) == (replace(DUTY, channels=()), "the party has no channel")
+
+
+def test_without_plans_and_fallback_there_is_nobody() -> None:
+    assert legs_for(["sos"], plans=(), parties=FAMILY, fallback=()) == []
