@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gateway.domain.directory import Party, Plan
 from gateway.domain.kinds import NEVER_IN_A_TEST
 
-__all__ = ["EVERY_KIND", "PlannedLeg", "legs_for"]
+__all__ = ["EVERY_KIND", "PlannedLeg", "legs_for", "plans_for"]
 
 EVERY_KIND = "*"
 
@@ -26,17 +26,18 @@ class PlannedLeg:
     skipped: bool = False
 
 
-def _roles(kinds: Sequence[str], plans: Sequence[Plan]) -> tuple[list[str], list[str]]:
+def plans_for(kinds: Sequence[str], plans: Sequence[Plan]) -> tuple[list[Plan], list[str]]:
+    """Return the plans that apply to `kinds`, each once, and the kinds that none covers."""
     by_kind = {kind: plan for plan in plans for kind in plan.kinds}
-    roles: dict[str, None] = {}
+    found: dict[str, Plan] = {}
     uncovered = []
     for kind in kinds:
         plan = by_kind.get(kind) or by_kind.get(EVERY_KIND)
         if plan is None or not plan.roles:
             uncovered.append(kind)
         else:
-            roles.update(dict.fromkeys(plan.roles))
-    return list(roles), uncovered
+            found[plan.id] = plan
+    return list(found.values()), uncovered
 
 
 def legs_for(
@@ -52,7 +53,8 @@ def legs_for(
     The fallback of the site joins whenever something is missing: a kind without plan, a role without party,
     a party without channel, or no leg at all (D13). Never empty unless `fallback` is.
     """
-    roles, uncovered = _roles(kinds, plans)
+    applying, uncovered = plans_for(kinds, plans)
+    roles = list(dict.fromkeys(role for plan in applying for role in plan.roles))
     own = {party.id: party for party in parties}.values()  # whoever is listed twice is told once
     legs: list[PlannedLeg] = []
     holes = bool(uncovered) or not roles

@@ -3,10 +3,14 @@
 from datetime import timedelta
 from random import Random
 
-__all__ = ["MAX_TRIES", "backoff"]
+__all__ = ["LAST_TRY", "TRIES_BEFORE_HELP", "backoff"]
 
-MAX_TRIES = 8
-"""Tries per channel before a leg moves on to its next one: with the back-off below about two minutes."""
+TRIES_BEFORE_HELP = 4
+"""Failures in a row, some seven seconds, after which the next channel is taken, and behind the last one the fallback
+is called in. The last channel goes on being tried meanwhile."""
+
+LAST_TRY = 20
+"""Failures of the last channel, about a quarter of an hour, after which the leg has failed."""
 
 _FIRST_S = 1.0
 _LONGEST_S = 60.0

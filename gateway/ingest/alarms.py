@@ -6,6 +6,7 @@ unacknowledged and are tried again; the broker, and after it the terminal, keep 
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from random import Random
 
@@ -122,7 +123,7 @@ class AlarmLane:
         await self._note_state(delivery, press, raised)
 
     def _since(self, delivery: Delivery, stage: str) -> None:
-        STAGE.labels(stage).observe(asyncio.get_running_loop().time() - delivery.received_mono)
+        STAGE.labels(stage).observe(time.monotonic() - delivery.received_mono)
 
     async def _raise(self, delivery: Delivery, press: Press) -> Raised | None:
         try:

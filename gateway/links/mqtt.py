@@ -11,6 +11,7 @@ import logging
 import random
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class MqttLink:
             qos=message.qos,
             retained=message.retain,
             received_at=datetime.now(UTC),
-            received_mono=asyncio.get_running_loop().time(),
+            received_mono=time.monotonic(),
             mid=message.mid,
             session=self._session,
         )

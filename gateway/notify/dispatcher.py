@@ -6,6 +6,7 @@ once; everything else is leased from the outbox: retries, fallbacks, what a dead
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -110,17 +111,16 @@ class Dispatcher:
 
     async def _send(self, notice: DueNotice) -> None:
         kind = notice.spec.kind
-        loop = asyncio.get_running_loop()
         gate = self._gates.setdefault((notice.party.id, kind), asyncio.Semaphore(self._parallel))
-        queued = loop.time()
+        queued = time.monotonic()
         async with gate:
-            if loop.time() - queued > _STALE_S and not await self._still_due(notice):
+            if time.monotonic() - queued > _STALE_S and not await self._still_due(notice):
                 self._holding.pop(notice.id, None)
                 return
             self._observe("sending")
-            started_at, started = datetime.now(UTC), loop.time()
+            started_at, started = datetime.now(UTC), time.monotonic()
             outcome = await self._try(kind, notice)
-            took_s = loop.time() - started
+            took_s = time.monotonic() - started
         self._observe("sent")
         ATTEMPTS.labels(kind, type(outcome).__name__).observe(took_s)
         self._tried.put_nowait(

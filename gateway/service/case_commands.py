@@ -119,16 +119,8 @@ async def record_answer(
     after = before if case.state == CaseState.CLOSED else after_answer(before, answer.answer)
     by, reason = _storable(answer.by, longest=100), _storable(answer.reason, longest=500)
     last = await queries.last_answer(conn, leg.id, by)
-    if (
-        last is not None
-        and after is before
-        and (last.answer, last.minutes, last.reason)
-        == (
-            answer.answer,
-            answer.minutes,
-            reason,
-        )
-    ):
+    given = (answer.answer, answer.minutes, reason)
+    if after is before and last is not None and (last.answer, last.minutes, last.reason) == given:
         return before
     at = await outbox.add_answer(
         conn, leg=leg.id, case=case.id, answer=answer.answer, reason=reason, minutes=answer.minutes, by=by, via=via

@@ -16,7 +16,7 @@ from gateway.domain.directory import Party
 from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
-from gateway.domain.plan import EVERY_KIND, PlannedLeg, legs_for
+from gateway.domain.plan import PlannedLeg, legs_for, plans_for
 from gateway.keyring import ErasedKey
 from gateway.service import fan_out
 from gateway.service.places import best_location, place_of, record_of
@@ -192,13 +192,11 @@ def _plan(kinds: Sequence[str], around: Surroundings, *, test: bool) -> list[Pla
 
 
 def _plans_used(kinds: Sequence[str], site: SiteView) -> tuple[list[str], dict[str, str]]:
-    used: dict[str, None] = {}
+    used, _ = plans_for(kinds, site.plans)
     privacy: dict[str, str] = {}
-    for plan in site.plans:
-        if EVERY_KIND in plan.kinds or set(kinds) & set(plan.kinds):
-            used[f"{plan.id}@{plan.version}"] = None
-            privacy.update(plan.privacy)
-    return list(used), privacy
+    for plan in used:
+        privacy.update(plan.privacy)
+    return [f"{plan.id}@{plan.version}" for plan in used], privacy
 
 
 def _told(legs: Sequence[LegRow]) -> list[dict[str, Any]]:

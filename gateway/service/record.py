@@ -7,10 +7,10 @@ from datetime import timedelta
 from random import Random
 from uuid import UUID
 
-from gateway.domain.case import LegState
+from gateway.domain.case import CaseState, LegState
 from gateway.domain.outbox import DueNotice, GiveUp, Sent, Tried
 from gateway.domain.plan import PlannedLeg
-from gateway.domain.retry import MAX_TRIES, backoff
+from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP, backoff
 from gateway.keyring import ErasedKey
 from gateway.service import fan_out
 from gateway.service.case_commands import record_answer
@@ -131,12 +131,18 @@ async def _failed(
 ) -> list[DueNotice]:
     notice = one.notice
     tries = notice.tries + 1
-    if not isinstance(one.outcome, GiveUp) and tries < MAX_TRIES:
-        await outbox.postpone(conn, notice.id, channel=notice.channel, tries=tries, delay=backoff(tries, rng))
-        return []
+    gives_up = isinstance(one.outcome, GiveUp)
     if notice.channel + 1 < len(notice.party.channels):
-        await outbox.postpone(conn, notice.id, channel=notice.channel + 1, tries=0, delay=timedelta(0))
+        if gives_up or tries >= TRIES_BEFORE_HELP:
+            await outbox.postpone(conn, notice.id, channel=notice.channel + 1, tries=0, delay=timedelta(0))
+        else:
+            await outbox.postpone(conn, notice.id, channel=notice.channel, tries=tries, delay=backoff(tries, rng))
         return []
+    if not gives_up and tries < LAST_TRY:
+        await outbox.postpone(conn, notice.id, channel=notice.channel, tries=tries, delay=backoff(tries, rng))
+        if tries < TRIES_BEFORE_HELP:
+            return []
+        return await _call_fallback(conn, case, leg, one, around, journal, worker=worker)
     await outbox.finish(conn, [notice.id], "failed")
     if leg.state != LegState.PENDING or leg.notices != notice.number:
         return []
@@ -155,7 +161,21 @@ async def _failed(
         case_id=case.id,
         data={"leg": str(leg.id), "role": leg.role, "party": leg.party_id},
     )
-    if case.state != "open":
+    return await _call_fallback(conn, case, leg, one, around, journal, worker=worker)
+
+
+async def _call_fallback(
+    conn: Connection,
+    case: CaseRow,
+    leg: LegRow,
+    one: Tried,
+    around: Surroundings,
+    journal: Writer,
+    *,
+    worker: int | None,
+) -> list[DueNotice]:
+    """Let the site's fallback hear of the case, if it did not yet (D13)."""
+    if case.state != CaseState.OPEN or leg.state not in (LegState.PENDING, LegState.FAILED):
         return []
     fallback = [
         PlannedLeg(role=party.role, party=party, origin="fallback")

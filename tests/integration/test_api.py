@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from random import Random
 from typing import Any, get_args
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from pydantic import SecretStr
 
 from api.app import create_app
 from api.export import FILE, render
+from api.hub import Hub
 from gateway.config import Settings
 from gateway.domain.journal import verify
 from gateway.domain.outbox import PartyAnswer
@@ -24,6 +26,7 @@ from gateway.keyring import Keyring
 from gateway.service.access import RIGHTS, Right, Role, create_key, revoke_key
 from gateway.service.apply_site import apply_site
 from gateway.service.case_commands import Outcome, answer_leg, close_case
+from gateway.service.case_reading import read_link
 from gateway.service.quarantine import Misread, keep
 from gateway.site.load import load
 from gateway.store import events, journal, outbox
@@ -495,7 +498,7 @@ async def test_many_writers_and_a_reader_that_keeps_leaving_lose_nothing(api: Ap
                     got.append((position, kind))
         return got
 
-    async with asyncio.TaskGroup() as tasks:
+    async with Hub(database, rng=Random(1)).running(), asyncio.TaskGroup() as tasks:  # another process places as well
         reader = tasks.create_task(read())
         for number in range(writers):
             tasks.create_task(write(number))
@@ -623,6 +626,8 @@ async def test_when_it_is_over_a_link_tells_that_and_nobody_s_name(
     assert "本次求助已结束" in text
     assert "<button" not in text
     assert not re.search("王秀兰|示范小区|青霉素|amap", text)
+    view = await read_link(pool, directory, links["ambulance_120"].removeprefix("/r/"))
+    assert (view.address, view.persons, view.location) == (None, (), None)
 
 
 async def test_hostile_texts_stay_texts(database: str, pool: Pool, keyring: Keyring, tmp_path: Any) -> None:
@@ -659,6 +664,7 @@ async def test_an_erased_person_is_gone_and_the_chain_still_holds(
     assert status == 409
     assert "not closed" in told["detail"]
     await close_case(pool, directory, case, outcome="helped", confirmed_by="guardian", note="王秀兰很好")
+    assert (await one_case(api, case))["persons"][0]["name"] == "王秀兰"
     for _ in range(2):
         assert (await api.call("POST", path))[0] == 204
 
