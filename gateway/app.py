@@ -119,7 +119,13 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
                 name="telemetry",
             )
             if responder is not None:
-                tasks.create_task(_restarted("auth", responder.run, rng), name="auth-callout")
+                tasks.create_task(_let_in(alarm_link, responder, rng), name="auth-callout")
+
+
+async def _let_in(alarm_link: MqttLink, responder: Responder, rng: Random) -> None:
+    """Let terminals in, but not before somebody listens: a broker drops what nobody has subscribed to."""
+    await alarm_link.connected.wait()
+    await _restarted("auth", responder.run, rng)
 
 
 async def _restarted(name: str, part: Callable[[], Awaitable[None]], rng: Random) -> None:

@@ -249,10 +249,12 @@ def mosquitto(
     from gateway.embedded import mosquitto as files
 
     loaded = None if site is None else _load(site).site
-    url = files.write(directory, site=loaded, bind=bind, port=port, gateway_port=gateway_port)
+    files.write(directory, site=loaded, bind=bind, port=port, gateway_port=gateway_port)
     out.print(f"wrote {directory}/mosquitto.conf, acl, passwords", highlight=False)
     out.print(f"start it:  mosquitto -c {directory}/mosquitto.conf", highlight=False)
-    out.print(f"use it:    onekey --mqtt '{url}' run", highlight=False, soft_wrap=True)
+    out.print(f'use it:    ONEKEY_MQTT="$(cat {directory}/gateway.url)" onekey run', highlight=False, soft_wrap=True)
+    if loaded is not None and (silent := files.without_password(directory, loaded)):
+        out.print(f"[yellow]no secret in the site file, cannot connect:[/] {', '.join(silent)}", highlight=False)
 
 
 # ---------------------------------------------------------------- quarantine

@@ -55,7 +55,7 @@ class DataKey:
         """
         try:
             plain = self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], about.encode())
-        except InvalidTag as exc:
+        except (InvalidTag, ValueError) as exc:
             raise KeyringError(f"cannot decrypt {about}") from exc
         value: object = orjson.loads(plain)
         return value
@@ -86,7 +86,7 @@ class Keyring:
         """Read a master key written as base64."""
         try:
             return cls(base64.b64decode(text, validate=True))
-        except binascii.Error as exc:
+        except ValueError as exc:  # binascii.Error is one
             raise KeyringError("the master key is not base64") from exc
 
     @classmethod
@@ -146,7 +146,7 @@ class Keyring:
     def _unwrap_now(self, key_id: UUID, wrapped: bytes) -> DataKey:
         try:
             return DataKey(key_id, self._wrapping.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], key_id.bytes))
-        except InvalidTag as exc:
+        except (InvalidTag, ValueError) as exc:
             raise KeyringError("the master key is not the one that sealed this database") from exc
 
     def link_token(self, leg: UUID) -> str:

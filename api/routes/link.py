@@ -52,4 +52,4 @@ async def answer_link(
         case _:
             raise HTTPException(400, "No such button.")
     await answer_leg(pool, directory, view.leg_id, given, via=_VIA)
-    return RedirectResponse(f"{answer_page.PREFIX}{token}?lang={language}", 303)
+    return RedirectResponse(f"?lang={language}", 303)  # relative: a proxy may serve this under another path

@@ -59,8 +59,8 @@ class Check:
     """One thing that had to be so."""
 
     name: str
-    passed: bool
-    found: str
+    passed: bool = field(kw_only=True)
+    found: str = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ def judge(
     checks = []
     received_ms = None if press.received_ns is None else (press.received_ns - press.pressed_ns) / 1e6
     found = "never" if received_ms is None else f"after {received_ms:.1f} ms"
-    checks.append(Check("the terminal heard «received»", received_ms is not None, found))
+    checks.append(Check("the terminal heard «received»", passed=received_ms is not None, found=found))
     alerts = [
         arrival
         for arrival in arrivals
@@ -120,19 +120,19 @@ def judge(
         checks.append(_told(role, own))
     spread_ms = max(told_ms.values()) - min(told_ms.values()) if told_ms else None
     strangers = sorted({arrival.party for arrival in alerts} - set(parties))
-    checks.append(Check("nobody else was told", not strangers, ", ".join(strangers) or "nobody"))
+    checks.append(Check("nobody else was told", passed=not strangers, found=", ".join(strangers) or "nobody"))
     at_once = spread_ms is not None and len(told_ms) == len(parties) and spread_ms <= SPREAD_BAR_MS
     found = "nobody told" if spread_ms is None else f"{spread_ms:.1f} ms from first to last"
-    checks.append(Check(f"all within {SPREAD_BAR_MS:.0f} ms of each other", at_once, found))
+    checks.append(Check(f"all within {SPREAD_BAR_MS:.0f} ms of each other", passed=at_once, found=found))
     emergencies = [line for line in cases if line.case_class == "emergency"]
     one_case = [line.id for line in emergencies] == [press.case]
-    checks.append(Check("exactly one case", one_case, f"{len(emergencies)} emergencies"))
+    checks.append(Check("exactly one case", passed=one_case, found=f"{len(emergencies)} emergencies"))
     numbers = [] if case is None else [(alarm.terminal_id, alarm.boot, alarm.seq) for alarm in case.alarms]
     same = numbers == [(press.terminal, press.key.boot, press.key.seq)]
-    checks.append(Check("the case holds this press and no other", same, f"{len(numbers)} alarms"))
+    checks.append(Check("the case holds this press and no other", passed=same, found=f"{len(numbers)} alarms"))
     intact = case is not None and case.journal.intact
     found = "no case" if case is None else case.journal.problem or f"{case.journal.entries} entries"
-    checks.append(Check("the journal is whole", intact, found))
+    checks.append(Check("the journal is whole", passed=intact, found=found))
     for role, answer in answers.items():
         checks.append(_recorded(role, answer, case))
     return Verdict(checks=tuple(checks), received_ms=received_ms, told_ms=told_ms, spread_ms=spread_ms)
@@ -143,15 +143,15 @@ def _told(role: str, own: Sequence[Arrival]) -> Check:
     problems = [arrival.problem for arrival in own if arrival.problem is not None]
     ids = {arrival.id for arrival in own}
     if not own:
-        return Check(name, False, "never told")
+        return Check(name, passed=False, found="never told")
     if problems:
-        return Check(name, False, problems[0])
+        return Check(name, passed=False, found=problems[0])
     if len(own) > 1:
-        return Check(name, False, f"{len(own)} times under {len(ids)} ids")
+        return Check(name, passed=False, found=f"{len(own)} times under {len(ids)} ids")
     location = None if own[0].notice is None else own[0].notice.data.location
     if location is None:
-        return Check(name, False, "no location")
-    return Check(name, True, f"{location.source} {location.datum}")
+        return Check(name, passed=False, found="no location")
+    return Check(name, passed=True, found=f"{location.source} {location.datum}")
 
 
 def _recorded(role: str, expected: Answers, case: CaseOut | None) -> Check:
@@ -159,7 +159,7 @@ def _recorded(role: str, expected: Answers, case: CaseOut | None) -> Check:
     legs = [] if case is None else [leg for leg in case.legs if leg.role == role]
     given = [(answer.answer, answer.minutes) for leg in legs for answer in leg.answers]
     shown = ", ".join(answer if minutes is None else f"{answer} in {minutes} min" for answer, minutes in given)
-    return Check(name, given == [(expected.answer, expected.minutes)], shown or "none")
+    return Check(name, passed=given == [(expected.answer, expected.minutes)], found=shown or "none")
 
 
 class _Timeline:
@@ -382,8 +382,10 @@ def _show_what_to_try(
     lines = [
         ("# press the key of another terminal by hand (package mosquitto-clients)", "dim"),
         (
-            f"mosquitto_pub -h {broker.host} -p {broker.port} -V 311 -i {terminal.id} -u {terminal.id} "
-            f"-P {terminal.secret} -q 1 -t {up_topic(terminal.id, Up.ALARM)} -m '{alarm}'",
+            (
+                f"mosquitto_pub -h {broker.host} -p {broker.port} -V 311 -i {terminal.id} -u {terminal.id} "
+                f"-P {terminal.secret} -q 1 -t {up_topic(terminal.id, Up.ALARM)} -m '{alarm}'"
+            ),
             "",
         ),
         ("# the open cases, the case of this demonstration, and everything as it happens", "dim"),

@@ -1,5 +1,6 @@
 """What a bench measured, as values: samples, phases, the verdict against the bars. No I/O in here."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil
@@ -15,6 +16,7 @@ __all__ = [
     "QUANTILES",
     "Bar",
     "Floor",
+    "Judged",
     "Options",
     "Phase",
     "Report",
@@ -22,6 +24,8 @@ __all__ = [
     "evaluate",
     "judge",
     "quantile",
+    "summary",
+    "told_twice",
 ]
 
 QUANTILES = (0.5, 0.95, 0.99, 1.0)
@@ -112,13 +116,10 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """The whole run. ``failures`` is empty when every bar was held and nothing is missing."""
+class Judged:
+    """What every report says. ``failures`` is empty when every bar was held and nothing is missing."""
 
-    options: Options
     machine: Mapping[str, Any]
-    phases: tuple[Phase, ...]
-    duplicates: int
     failures: tuple[str, ...]
 
     @property
@@ -126,12 +127,22 @@ class Report:
         """Whether every bar was held and nothing is missing."""
         return not self.failures
 
+    def verdict(self) -> dict[str, Any]:
+        """Return the beginning of every document."""
+        return {"passed": self.passed, "failures": list(self.failures), "machine": dict(self.machine)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(Judged):
+    """The whole run of ``bench press``."""
+
+    options: Options
+    phases: tuple[Phase, ...]
+    duplicates: int
+
     def document(self) -> dict[str, Any]:
         """Return the report as plain data, with every single sample and without addresses."""
-        return {
-            "passed": self.passed,
-            "failures": list(self.failures),
-            "machine": dict(self.machine),
+        return self.verdict() | {
             "options": {
                 "presses": self.options.presses,
                 "rate_per_s": self.options.rate_per_s,
@@ -145,11 +156,7 @@ class Report:
                     "name": phase.name,
                     "heartbeats_asked_per_s": phase.asked_per_s,
                     "heartbeats_confirmed_per_s": round(phase.confirmed_per_s, 1),
-                    "ms": {
-                        name: {_label(q): round(quantile(values, q), 3) for q in QUANTILES} | {"n": len(values)}
-                        for name, values in phase.series().items()
-                        if values
-                    },
+                    "ms": {name: summary(values) for name, values in phase.series().items() if values},
                     "samples": [asdict(sample) for sample in phase.samples],
                     "floors": [asdict(floor) for floor in phase.floors],
                 }
@@ -169,12 +176,16 @@ def quantile(values: Sequence[float], q: float) -> float:
     return sorted(values)[max(0, ceil(q * len(values)) - 1)]
 
 
-def _label(q: float) -> str:
-    return "max" if q == 1.0 else f"p{round(q * 100)}"
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Return the quantiles by name and the number of `values`; of none, only the number."""
+    names = {q: "max" if q == 1.0 else f"p{round(q * 100)}" for q in QUANTILES}
+    return {names[q]: round(quantile(values, q), 3) for q in QUANTILES if values} | {"n": len(values)}
 
 
-def evaluate(presses: Sequence[PressRecord], arrivals: Iterable[Arrival]) -> list[Sample]:
-    """Match presses with what reached the parties, by the case that the terminal was told.
+def evaluate(
+    presses: Sequence[PressRecord], arrivals: Iterable[Arrival], *, roles: Sequence[str] = NANJING
+) -> list[Sample]:
+    """Match presses with what reached the parties of these roles, by the case that the terminal was told.
 
     A press that shares its case with another one, or that any party was not told of, is a problem of its own.
     """
@@ -187,7 +198,7 @@ def evaluate(presses: Sequence[PressRecord], arrivals: Iterable[Arrival]) -> lis
         if arrival.problem is not None:
             wrong.setdefault(case, []).append(f"{arrival.role}: {arrival.problem}")
         by_case.setdefault(case, {}).setdefault(arrival.role, arrival)
-    shared = [press.case for press in presses]
+    presses_of = Counter(press.case for press in presses)
     samples = []
     for press in presses:
         name = f"press {press.key.boot}/{press.key.seq} of {press.terminal}"
@@ -195,18 +206,31 @@ def evaluate(presses: Sequence[PressRecord], arrivals: Iterable[Arrival]) -> lis
             samples.append(Sample(told_ms={}, received_ms=None, problems=(f"{name}: never received",)))
             continue
         told = by_case.get(press.case, {})
-        problems = [f"{name}: {role} was never told" for role in NANJING if role not in told]
+        problems = [f"{name}: {role} was never told" for role in roles if role not in told]
         problems += [f"{name}: {problem}" for problem in wrong.get(press.case, ())]
-        if shared.count(press.case) > 1:
+        if presses_of[press.case] > 1:
             problems.append(f"{name}: its case holds another press")
         samples.append(
             Sample(
-                told_ms={role: (told[role].at_ns - press.published_ns) / 1e6 for role in NANJING if role in told},
+                told_ms={role: (told[role].at_ns - press.published_ns) / 1e6 for role in roles if role in told},
                 received_ms=(press.received_ns - press.published_ns) / 1e6,
                 problems=tuple(problems),
             )
         )
     return samples
+
+
+def told_twice(arrivals: Iterable[Arrival]) -> tuple[str, ...]:
+    """Name every party that was alerted to one case under more than one id, which it cannot tell from two cases."""
+    ids: dict[tuple[UUID | None, str], set[str]] = {}
+    for arrival in arrivals:
+        if arrival.notice is not None and arrival.notice.type == "case.alert":
+            ids.setdefault((arrival.case, arrival.party), set()).add(arrival.id)
+    return tuple(
+        f"{party} was alerted to case {case} under {len(several)} ids"
+        for (case, party), several in ids.items()
+        if len(several) > 1
+    )
 
 
 def judge(phases: Sequence[Phase]) -> tuple[str, ...]:

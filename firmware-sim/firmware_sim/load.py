@@ -1,27 +1,37 @@
 """Heartbeats at a fixed rate from many terminals: the load beside a measurement, in a process of its own.
 
-    python -m firmware_sim.load < orders.json
-
-It writes one line of JSON a second, `Progress`, until its standard input is closed. MQTT is spoken here by
-hand (3.1.1: CONNECT, PUBLISH with QoS 1, PUBACK, PINGREQ, nothing else): a full client costs ten times the
-processor time, which on the same machine is taken from the gateway under test.
+It is told its `Orders` and then says its `Progress` once a second. MQTT is spoken here by hand (3.1.1: CONNECT,
+PUBLISH with QoS 1, PUBACK, SUBSCRIBE, PINGREQ, nothing else): a full client costs ten times the processor time, which on the
+same machine is taken from the gateway under test.
 """
 
 import asyncio
 import json
 import struct
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from time import monotonic
+from typing import TypeVar
 
+from firmware_sim.children import hearing, say
 from firmware_sim.fleet import Broker
 from protocols.okc import Up, up_topic
 from schemas.reports import HeartbeatReport
 
-__all__ = ["Orders", "Progress", "connect_packet", "publish_packet", "run", "take_packets"]
+__all__ = [
+    "Connection",
+    "Orders",
+    "Progress",
+    "connect_packet",
+    "connected",
+    "keep_alive",
+    "publish_packet",
+    "subscribe_packet",
+    "take_packets",
+]
+
+C = TypeVar("C", bound="Connection")
 
 _TICK_S = 0.01
 _KEEP_ALIVE_S = 60
@@ -73,6 +83,11 @@ def publish_packet(topic: bytes, packet_id: int, payload: bytes) -> bytes:
     return _packet(0x32, _field(topic) + struct.pack(">H", packet_id) + payload)
 
 
+def subscribe_packet(topic: bytes, packet_id: int) -> bytes:
+    """Return SUBSCRIBE to one topic with QoS 0 (MQTT 3.1.1, 3.8)."""
+    return _packet(0x82, struct.pack(">H", packet_id) + _field(topic) + bytes((0,)))
+
+
 def take_packets(buffer: bytearray) -> list[tuple[int, bytes]]:
     """Remove whole packets from the front of `buffer` and return type and body of each."""
     packets: list[tuple[int, bytes]] = []
@@ -91,18 +106,16 @@ def take_packets(buffer: bytearray) -> list[tuple[int, bytes]]:
         del buffer[:end]
 
 
-class _Connection(asyncio.Protocol):
-    """One terminal that beats."""
+class Connection(asyncio.Protocol):
+    """One terminal at the broker. ``accepted`` is done when the broker let it in."""
 
     def __init__(self, terminal: str, secret: str, progress: Progress) -> None:
+        self.terminal = terminal
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connect = connect_packet(terminal, secret)
-        self._terminal = terminal
-        self._topic = up_topic(terminal, Up.HEARTBEAT).encode()
         self._progress = progress
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
-        self._seq = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -112,15 +125,19 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         for kind, body in take_packets(self._buffer):
-            if kind == _PUBACK:
-                self._progress.confirmed += 1
-            elif kind == _CONNACK and not self.accepted.done():
-                if body[1] == 0:
-                    self._progress.online += 1
-                    self.accepted.set_result(None)
-                else:
-                    refusal = f"the broker refused terminal {self._terminal}: code {body[1]}"
-                    self.accepted.set_exception(ConnectionRefusedError(refusal))
+            self.take(kind, body)
+
+    def take(self, kind: int, body: bytes) -> None:
+        """Take one packet of the broker."""
+        if kind == _PUBACK:
+            self._progress.confirmed += 1
+        elif kind == _CONNACK and not self.accepted.done():
+            if body[1] == 0:
+                self._progress.online += 1
+                self.accepted.set_result(None)
+            else:
+                refusal = f"the broker refused terminal {self.terminal}: code {body[1]}"
+                self.accepted.set_exception(ConnectionRefusedError(refusal))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -130,84 +147,96 @@ class _Connection(asyncio.Protocol):
         else:
             self.accepted.set_exception(exc or ConnectionResetError("the broker closed the connection"))
 
-    def beat(self, at: str) -> None:
-        """Send one heartbeat; a lost connection sends nothing and is seen in `Progress`."""
+    def send(self, packet: bytes) -> bool:
+        """Send one packet, or return False: a lost connection sends nothing and is seen in `Progress`."""
         if self._transport is None:
-            return
+            return False
+        self._transport.write(packet)
+        return True
+
+    def publish(self, packet: bytes) -> bool:
+        """Send one PUBLISH; see `send`."""
+        sent = self.send(packet)
+        self._progress.sent += sent
+        return sent
+
+
+async def connected(mqtt: str, terminals: Sequence[tuple[str, str]], make: Callable[[str, str], C]) -> list[C]:
+    """Connect terminals, pairs of id and secret, one after the other.
+
+    Raises:
+        OSError: The broker cannot be reached or refused a terminal.
+    """
+    broker = Broker.from_url(mqtt)
+    connections = []
+    for terminal, secret in terminals:
+        connection = make(terminal, secret)
+        await asyncio.get_running_loop().create_connection(lambda made=connection: made, broker.host, broker.port)
+        await connection.accepted
+        connections.append(connection)
+    return connections
+
+
+async def keep_alive(connections: Sequence[Connection]) -> None:
+    """Ping for ever, twice as often as was promised."""
+    while True:
+        await asyncio.sleep(_KEEP_ALIVE_S / 2)
+        for connection in connections:
+            connection.send(_PINGREQ)
+
+
+class _Beating(Connection):
+    """A terminal that beats."""
+
+    def __init__(self, terminal: str, secret: str, progress: Progress) -> None:
+        super().__init__(terminal, secret, progress)
+        self._topic = up_topic(terminal, Up.HEARTBEAT).encode()
+        self._seq = 0
+
+    def beat(self, at: str) -> None:
         self._seq += 1
         payload = _BEAT % (self._seq, at.encode())
-        self._transport.write(publish_packet(self._topic, self._seq % 65_535 + 1, payload))
-        self._progress.sent += 1
-
-    def ping(self) -> None:
-        """Keep the connection alive."""
-        if self._transport is not None:
-            self._transport.write(_PINGREQ)
+        self.publish(publish_packet(self._topic, self._seq % 65_535 + 1, payload))
 
 
 _BEAT = b'{"v":1,"boot":1,"seq":%d,"at":"%s","battery_pct":88,"battery_mv":3900,"signal_dbm":-71,"mains":true}'
 HeartbeatReport.model_validate_json(_BEAT % (1, b"2026-01-01T00:00:00Z"))
 
 
-async def _connected(orders: Orders, progress: Progress) -> Sequence[_Connection]:
-    broker = Broker.from_url(orders.mqtt)
-    loop = asyncio.get_running_loop()
-    connections = []
-    for terminal, secret in orders.terminals:
-        _, connection = await loop.create_connection(
-            partial(_Connection, terminal, secret, progress), broker.host, broker.port
-        )
-        await connection.accepted
-        connections.append(connection)
-    return connections
-
-
-async def _beat(connections: Sequence[_Connection], rate_per_s: float) -> None:
+async def _beat(connections: Sequence[_Beating], rate_per_s: float) -> None:
     """Send in small bursts on a fixed schedule; what one tick could not send the next one makes up for."""
-    began_s, sent, pinged_s = monotonic(), 0, monotonic()
+    began_s, sent = monotonic(), 0
     while True:
         due = int((monotonic() - began_s) * rate_per_s)
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         for number in range(sent, due):
             connections[number % len(connections)].beat(at)
         sent = due
-        if monotonic() - pinged_s > _KEEP_ALIVE_S / 2:
-            pinged_s = monotonic()
-            for connection in connections:
-                connection.ping()
         await asyncio.sleep(_TICK_S)
 
 
 async def _report(progress: Progress) -> None:
     while True:
-        sys.stdout.write(json.dumps(asdict(progress)) + "\n")
-        sys.stdout.flush()
+        say(asdict(progress))
         await asyncio.sleep(1)
 
 
-async def run(orders: Orders) -> None:
-    """Connect everybody, then beat and report until standard input is closed.
-
-    Raises:
-        OSError: The broker cannot be reached or refused a terminal.
-    """
+async def _run() -> None:
+    """Connect everybody, then beat and report until standard input is closed."""
+    told = await hearing()
+    orders = Orders(**json.loads(await told.readline()))
     progress = Progress()
-    connections = await _connected(orders, progress)
-    stdin = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    beating = await connected(orders.mqtt, orders.terminals, lambda *who: _Beating(*who, progress))
     async with asyncio.TaskGroup() as tasks:
-        beating = tasks.create_task(_beat(connections, orders.rate_per_s), name="beat")
-        reporting = tasks.create_task(_report(progress), name="report")
-        await stdin.read()
-        beating.cancel()
-        reporting.cancel()
-
-
-def main() -> None:
-    """Read the orders, one line of JSON, and carry them out."""
-    orders = json.loads(sys.stdin.readline())
-    asyncio.run(run(Orders(**orders)))
+        work = [
+            tasks.create_task(_beat(beating, orders.rate_per_s), name="beat"),
+            tasks.create_task(keep_alive(beating), name="keep alive"),
+            tasks.create_task(_report(progress), name="report"),
+        ]
+        await told.read()
+        for task in work:
+            task.cancel()
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(_run())

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic_ns
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import aiohttp
@@ -35,6 +35,7 @@ __all__ = [
     "Resets",
     "Responder",
     "Responders",
+    "SilentNameServer",
     "act_on",
 ]
 
@@ -225,14 +226,14 @@ class Responders:
         party = self._parties.get(request.match_info["party"])
         if party is None:
             return web.Response(status=404)
-        arrival = self._judge(party, request.headers, await request.read(), at=at, at_ns=at_ns)
+        arrival = self.take(party, request.headers, await request.read(), at=at, at_ns=at_ns)
         async with self._arrived:
-            self.arrivals.append(arrival)
             self._arrived.notify_all()
         self._requests[party.party] += 1
         return await self._act(request, arrival, act_on(party.behaviour, self._requests[party.party]))
 
-    def _judge(self, party: Responder, headers: Mapping[str, str], body: bytes, *, at: datetime, at_ns: int) -> Arrival:
+    def take(self, party: Responder, headers: Mapping[str, str], body: bytes, *, at: datetime, at_ns: int) -> Arrival:
+        """Judge a request to `party`, whoever received it, and record it."""
         problems = []
         try:
             Webhook(party.secret).verify(body, dict(headers), json_parse=False)
@@ -252,7 +253,7 @@ class Responders:
                 problems.append(f"meant for {notice.data.party.role} {notice.data.party.id}")
         id_ = headers.get("webhook-id", "")
         self._seen[party.party][id_] += 1
-        return Arrival(
+        arrival = Arrival(
             party=party.party,
             role=party.role,
             id=id_,
@@ -264,6 +265,8 @@ class Responders:
             notice=notice,
             duplicate=self._seen[party.party][id_] > 1,
         )
+        self.arrivals.append(arrival)
+        return arrival
 
     async def _act(self, request: web.Request, arrival: Arrival, act: Act) -> web.StreamResponse:
         match act:
@@ -301,6 +304,38 @@ class Responders:
                     self.api_problems.append(f"leg {leg}: HTTP {response.status}")
         except (aiohttp.ClientError, TimeoutError) as exc:
             self.api_problems.append(f"leg {leg}: {exc!r}")
+
+
+class SilentNameServer(asyncio.DatagramProtocol):
+    """A name server on loopback that takes every query and answers none.
+
+    Attributes:
+        queries: How many it was asked.
+    """
+
+    def __init__(self) -> None:
+        self.queries = 0
+        self.address = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note where it listens, as ``host:port``."""
+        host, port = transport.get_extra_info("sockname")
+        self.address = f"{host}:{port}"
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        """Swallow a query."""
+        del data, addr
+        self.queries += 1
+
+    @classmethod
+    @asynccontextmanager
+    async def serving(cls) -> AsyncIterator["SilentNameServer"]:
+        """Listen on a free port for the length of a block."""
+        transport, server = await asyncio.get_running_loop().create_datagram_endpoint(cls, ("127.0.0.1", 0))
+        try:
+            yield server
+        finally:
+            transport.close()
 
 
 def _body(act: Answers) -> dict[str, object]:

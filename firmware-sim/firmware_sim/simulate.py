@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from firmware_sim import fleet as fleets
-from firmware_sim.figures import quantile
+from firmware_sim.figures import quantile, summary
 from firmware_sim.fleet import Broker, Fleet, PressRecord
 from firmware_sim.sites import TerminalEntry
 
@@ -67,11 +67,7 @@ class Outcome:
             "telemetry_confirmed": self.telemetry_confirmed,
             "presses": self.presses,
             "unreceived": list(self.unreceived),
-            "received_ms": {
-                name: round(quantile(self.received_ms, q), 3)
-                for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
-                if self.received_ms
-            },
+            "received_ms": summary(self.received_ms),
         }
 
 
@@ -83,7 +79,7 @@ async def run(entries: Sequence[TerminalEntry], options: Options, console: Conso
         Broker.from_url(options.mqtt),
         [
             entry.member(
-                heartbeat_every=every if every else None,
+                heartbeat_every=every or None,
                 fix_every=None if fix_every is None else timedelta(seconds=fix_every),
             )
             for entry in entries

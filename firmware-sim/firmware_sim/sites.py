@@ -73,7 +73,7 @@ class SiteFile:
         """
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict):
-            raise ValueError(f"{path} is not a site file")
+            raise ValueError(f"{path} is not a site file")  # noqa: TRY004 # the file is wrong, not an argument's type
         return cls(document)
 
     def save(self, path: Path) -> None:
@@ -176,16 +176,24 @@ def example(name: str) -> Path:
     raise FileNotFoundError(f"no example {name} beside {here.parent}")
 
 
-def made_up(households: int, *, seed: int, roles: tuple[str, ...] = NANJING, prefix: str = "sim") -> SiteFile:
-    """Return a site of so many households with one terminal each, all told to the same parties, one for each role.
+def made_up(
+    households: int,
+    *,
+    seed: int,
+    roles: tuple[str, ...] = NANJING,
+    prefix: str = "sim",
+    groups: tuple[str, ...] = ("",),
+) -> SiteFile:
+    """Return a site of so many households with one terminal each, told to one party for each role.
 
+    Each of the `groups` has parties of its own, whose ids carry its name; households belong to them in turn.
     The same arguments give the same secrets, so a fleet can be run against a site that was applied earlier: such a
     site is for test installations only.
     """
     rng = Random(f"{prefix}/{seed}")
     parties = [
         {
-            "id": f"{prefix}-{role}",
+            "id": "-".join(filter(None, (prefix, group, role))),
             "role": role,
             "name": ROLE_WORDS.get(role, role),
             "channels": [
@@ -196,11 +204,13 @@ def made_up(households: int, *, seed: int, roles: tuple[str, ...] = NANJING, pre
                 }
             ],
         }
+        for group in groups
         for role in roles
     ]
     homes = []
     for number in range(1, households + 1):
         lat, lon = (centre + rng.uniform(-0.05, 0.05) for centre in _CENTRE)
+        first = (number - 1) % len(groups) * len(roles)
         homes.append(
             {
                 "id": f"{prefix}-household-{number:05}",
@@ -225,7 +235,7 @@ def made_up(households: int, *, seed: int, roles: tuple[str, ...] = NANJING, pre
                         "health": {"conditions": ["高血压"], "allergies": ["青霉素"]},
                     }
                 ],
-                "parties": [party["id"] for party in parties],
+                "parties": [party["id"] for party in parties[first : first + len(roles)]],
                 "terminals": [f"{prefix}-{number:05}"],
             }
         )

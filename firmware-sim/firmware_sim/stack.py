@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,18 +45,28 @@ class RunInfo:
 class Stack:
     """One gateway on one data directory, with the database and broker that it brings along."""
 
-    def __init__(self, data: Path, *, log: Path, options: Sequence[str] = (), command: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        log: Path,
+        options: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
         """Prepare, start nothing.
 
         Args:
             data: Data directory; may not exist yet.
             log: File for everything the gateway prints.
             options: Further options of ``onekey`` itself, such as ``--database URL``.
+            settings: ``ONEKEY_…`` variables for what has no option.
             command: How to call ``onekey``; by default the one installed beside this package.
         """
         self.data = data
         self.log = log
         self._options = tuple(options)
+        self._settings = dict(settings or {})
         self._command = tuple(command) or (sys.executable, "-m", "gateway.cli")
         self._process: asyncio.subprocess.Process | None = None
 
@@ -73,7 +83,7 @@ class Stack:
                 *self._command,
                 *("--data", str(self.data), *self._options),
                 *("run", "--mqtt-port", "0", "--http-port", "0"),
-                env=_environment(),
+                env=self._environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -110,6 +120,11 @@ class Stack:
             if process.returncode is not None:
                 raise StackError(f"the gateway ended with status {process.returncode} while starting\n{self.tail()}")
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _environment(self) -> dict[str, str]:
+        """Return our environment, but no settings except ours: others would point this gateway at another's database."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("ONEKEY_")}
+        return plain | self._settings
 
     def _run_file(self) -> dict[str, Any]:
         try:
@@ -159,7 +174,7 @@ class Stack:
             *self._command,
             *("--data", str(self.data)),
             *arguments,
-            env=_environment(),
+            env=self._environment(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -182,11 +197,6 @@ class Stack:
     async def create_key(self, *, role: str, name: str) -> str:
         """Return a new API key."""
         return str((await self.call("key", "create", name, "--role", role, "--json"))["key"])
-
-
-def _environment() -> dict[str, str]:
-    """Return our environment without the settings of another gateway: they would point this one at its database."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ONEKEY_")}
 
 
 @asynccontextmanager

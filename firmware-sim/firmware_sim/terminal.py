@@ -226,7 +226,7 @@ class Terminal:
         self._buffer.clear()
         return outputs
 
-    def disconnected(self, now: datetime) -> list[Output]:
+    def disconnected(self, _now: datetime) -> list[Output]:
         """Do without a connection: repeats wait for the next one."""
         self._online = False
         for pending in self._pending.values():

@@ -162,8 +162,8 @@ class Dispatcher:
         while True:
             try:
                 return await record_attempts(self._pool, self._directory, tried, worker=self.worker, rng=self._rng)
-            except psycopg.Error as exc:
-                if not is_data_error(exc):
+            except (psycopg.Error, UnicodeEncodeError) as exc:
+                if isinstance(exc, psycopg.Error) and not is_data_error(exc):
                     _log.warning("cannot record attempts yet: %s", exc)
                     await asyncio.sleep(self._rng.uniform(0.2, 0.6))
                 elif len(tried) > 1:

@@ -10,7 +10,6 @@ from uuid import UUID
 from gateway.domain.case import ANSWER_STATES, CaseState, LegState, NotFound, StateConflict, after_answer
 from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice, PartyAnswer
-from gateway.keyring import ErasedKey
 from gateway.service import fan_out
 from gateway.service.views import Surroundings, surroundings
 from gateway.store import cases, events, outbox, queries
@@ -63,16 +62,6 @@ async def _locked(pool: Pool, case_id: UUID) -> AsyncIterator[tuple[Connection, 
         yield conn, case
 
 
-async def _around(conn: Connection, directory: Directory, case: CaseRow) -> Surroundings:
-    """Look up the surroundings of a case; what is written after an erasure goes under the key of the site (D15)."""
-    try:
-        return await surroundings(conn, directory, case)
-    except ErasedKey:
-        row = await (await conn.execute("SELECT key_id FROM site WHERE id = %s", (case.site_id,))).fetchone()
-        assert row is not None
-        return await surroundings(conn, directory, replace(case, key_id=row[0]))
-
-
 def _writer(case: CaseRow, around: Surroundings) -> Writer:
     return Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
 
@@ -95,7 +84,7 @@ async def answer_leg(pool: Pool, directory: Directory, leg_id: UUID, answer: Par
         leg = next(leg for leg in await cases.legs_of(conn, case_id) if leg.id == leg_id)
         if leg.party_id is None:
             raise StateConflict(f"Leg {leg_id} has no party: nobody of the household has the role {leg.role}.")
-        writer = _writer(case, await _around(conn, directory, case))
+        writer = _writer(case, await surroundings(conn, directory, case))
         state = await record_answer(conn, case, leg, answer, via=via, writer=writer)
         await writer.flush(conn)
     case_state = CaseState(case.state)
@@ -167,7 +156,7 @@ async def acknowledge_case(
             raise StateConflict(f"The case is owned already, by {case.owner}; the first operator stays responsible.")
         if case.state == CaseState.CLOSED:
             raise StateConflict("The case was closed without an owner; nobody can take it over any more.")
-        around = await _around(conn, directory, case)
+        around = await surroundings(conn, directory, case)
         at = await queries.own(conn, case_id, operator)
         await _tell(conn, case, around, "case.acknowledged", {"operator": operator}, actor=operator, via=via, at=at)
     return replace(case, owner=operator, owned_at=at)
@@ -184,7 +173,7 @@ async def mark_safe(pool: Pool, directory: Directory, case_id: UUID, *, by: str,
     async with _locked(pool, case_id) as (conn, case):
         if case.state != CaseState.OPEN:
             return case
-        around = await _around(conn, directory, case)
+        around = await surroundings(conn, directory, case)
         at = await queries.set_safe(conn, case_id, by)
         await _tell(conn, case, around, "case.safe", {"by": by}, actor=by, via=via, at=at)
     return replace(case, state=CaseState.SAFE, safe_at=at, safe_by=by)
@@ -221,7 +210,7 @@ async def close_case(
             raise StateConflict(
                 "An emergency is closed only after somebody confirmed that the person is safe: say who."
             )
-        around = await _around(conn, directory, case)
+        around = await surroundings(conn, directory, case)
         by = operator or confirmed_by or case.owner or "gateway"
         safe_by = confirmed_by or by
         writer = _writer(case, around)

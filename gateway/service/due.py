@@ -4,7 +4,6 @@ from collections.abc import Collection
 from uuid import UUID
 
 from gateway.domain.outbox import CaseView, DueNotice
-from gateway.keyring import ErasedKey
 from gateway.service.views import Surroundings, due, surroundings, view_of
 from gateway.store import cases, outbox
 from gateway.store.directory import Directory
@@ -21,22 +20,14 @@ async def lease_due(
         rows = await outbox.lease(conn, worker, holding=holding, limit=limit)
         notices: list[DueNotice] = []
         lost: list[str] = []
-        views: dict[UUID, tuple[CaseView, Surroundings] | None] = {}
+        views: dict[UUID, tuple[CaseView, Surroundings]] = {}
         for row in rows:
             if row.case_id not in views:
                 case = await cases.by_id(conn, row.case_id)
                 assert case is not None
-                try:
-                    around = await surroundings(conn, directory, case)
-                except ErasedKey:
-                    views[row.case_id] = None
-                else:
-                    views[row.case_id] = (view_of(case, site=around.site, household=around.household), around)
-            known = views[row.case_id]
-            if known is None:
-                lost.append(row.id)
-                continue
-            view, around = known
+                around = await surroundings(conn, directory, case)
+                views[row.case_id] = (view_of(case, site=around.site, household=around.household), around)
+            view, around = views[row.case_id]
             party = around.party(row.party_id)
             if party is None:
                 party = next(iter(await directory.parties(conn, [row.party_id])), None)

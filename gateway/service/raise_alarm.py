@@ -355,7 +355,9 @@ async def _join(
     planned = _plan(kinds, around, test=case.test)
     new, more = await fan_out.add_legs(conn, case, planned, around=around, worker=worker)
     journal = Writer(
-        case.id, await case_key(conn, directory.keyring, case), Head(case.journal_n, bytes(case.journal_head))
+        case.id,
+        await case_key(conn, directory.keyring, case, site=around.site),
+        Head(case.journal_n, bytes(case.journal_head)),
     )
     journal.add(Note("alarm.received", _report(press), actor=f"terminal:{press.terminal or '?'}"), at=origin.now)
     journal.add(

@@ -11,7 +11,6 @@ from gateway.domain.case import CaseState, LegState
 from gateway.domain.outbox import DueNotice, GiveUp, Sent, Tried
 from gateway.domain.plan import PlannedLeg
 from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP, backoff
-from gateway.keyring import ErasedKey
 from gateway.service import fan_out
 from gateway.service.case_commands import record_answer
 from gateway.service.views import Surroundings, surroundings
@@ -39,25 +38,28 @@ async def record_attempts(
         by_case[one.notice.case.id].append(one)
     notices: list[DueNotice] = []
     async with pool.connection() as conn, conn.transaction():
+        # The cases first, in one order: whoever changes anything of a case holds its row before (no deadlocks).
+        held = [await _held(conn, case_id) for case_id in sorted(by_case)]
         await outbox.add_attempts(conn, tried, [_WORDS[type(one.outcome).__name__] for one in tried])
         delivered = [one for one in tried if isinstance(one.outcome, Sent)]
         await outbox.finish(conn, [one.notice.id for one in delivered], "sent")
-        for case_id in sorted(by_case):
-            notices += await _record_case(conn, directory, case_id, by_case[case_id], worker=worker, rng=rng)
+        for case in held:
+            notices += await _record_case(conn, directory, case, by_case[case.id], worker=worker, rng=rng)
     return notices
 
 
-async def _record_case(
-    conn: Connection, directory: Directory, case_id: UUID, tried: Sequence[Tried], *, worker: int | None, rng: Random
-) -> list[DueNotice]:
+async def _held(conn: Connection, case_id: UUID) -> CaseRow:
     case = await cases.lock_case(conn, case_id)
-    assert case is not None
-    try:
-        around = await surroundings(conn, directory, case)
-    except ErasedKey:
-        return []
-    legs = {leg.id: leg for leg in await cases.legs_of(conn, case_id)}
-    journal = Writer(case_id, around.key, Head(case.journal_n, bytes(case.journal_head)))
+    assert case is not None, "cases are never deleted"
+    return case
+
+
+async def _record_case(
+    conn: Connection, directory: Directory, case: CaseRow, tried: Sequence[Tried], *, worker: int | None, rng: Random
+) -> list[DueNotice]:
+    around = await surroundings(conn, directory, case)
+    legs = {leg.id: leg for leg in await cases.legs_of(conn, case.id)}
+    journal = Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
     notices: list[DueNotice] = []
     for one in tried:
         leg = legs[one.notice.leg_id]

@@ -9,7 +9,6 @@ from uuid import UUID
 from gateway.domain.case import CaseState, LegState
 from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
-from gateway.keyring import ErasedKey
 from gateway.service import fan_out
 from gateway.service.places import place_of, record_of
 from gateway.service.views import surroundings
@@ -219,10 +218,7 @@ async def improve_location(
         return []
     if not better(place, None if case.location is None else place_of(case.location), now=now):
         return []
-    try:
-        around = await surroundings(conn, directory, case)
-    except ErasedKey:
-        return []
+    around = await surroundings(conn, directory, case)
     case = replace(case, location=record_of(place))
     await conn.execute("UPDATE cases SET location = %s WHERE id = %s", (cases.jsonb(case.location), case.id))
     over = (LegState.WITHDRAWN, LegState.SKIPPED, LegState.FAILED, LegState.REFUSED)

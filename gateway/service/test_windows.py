@@ -19,9 +19,10 @@ async def open_window(pool: Pool, terminal: str, *, minutes: int, reason: str, b
         cursor = await conn.execute(
             """
             INSERT INTO test_window (terminal_uid, opens_at, closes_at, reason, opened_by)
-            SELECT uid, now(), now() + %s, %s, %s FROM terminal WHERE public_id = %s RETURNING closes_at
+            SELECT uid, now(), now() + %s, %s, %s FROM terminal WHERE public_id = %s
+            RETURNING closes_at, (SELECT district FROM terminal WHERE public_id = %s)
             """,
-            (timedelta(minutes=minutes), reason, by, terminal),
+            (timedelta(minutes=minutes), reason, by, terminal, terminal),
         )
         row = await cursor.fetchone()
         if row is None:
@@ -30,7 +31,7 @@ async def open_window(pool: Pool, terminal: str, *, minutes: int, reason: str, b
         await events.emit(
             conn,
             "terminal.test_window",
-            district=None,
+            district=row[1],
             case_id=None,
             data={"terminal": terminal, "closes_at": closes_at.isoformat(), "reason": reason},
         )

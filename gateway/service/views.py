@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gateway.domain.directory import Household, Party
 from gateway.domain.outbox import CaseView, DueNotice
-from gateway.keyring import DataKey, Keyring
+from gateway.keyring import DataKey, ErasedKey, Keyring
 from gateway.store.cases import CaseRow
 from gateway.store.directory import Directory, SiteView
 from gateway.store.outbox import NoticeRow
@@ -35,18 +35,20 @@ async def surroundings(conn: Connection, directory: Directory, case: CaseRow) ->
     household = None
     if case.household_id is not None:
         household, _ = await directory.household(conn, case.household_id, row[0])
-    return Surroundings(site, household, await case_key(conn, directory.keyring, case))
+    return Surroundings(site, household, await case_key(conn, directory.keyring, case, site=site))
 
 
-async def case_key(conn: Connection, keyring: Keyring, case: CaseRow) -> DataKey:
-    """Return the key that the journal of a case is sealed under.
+async def case_key(conn: Connection, keyring: Keyring, case: CaseRow, *, site: SiteView) -> DataKey:
+    """Return the key that further entries of a case's journal are sealed under.
 
-    Raises:
-        ErasedKey: The person was erased.
+    What is written after the person was erased goes under the key of the site (D15).
     """
     row = await (await conn.execute("SELECT wrapped FROM data_key WHERE id = %s", (case.key_id,))).fetchone()
     assert row is not None
-    return keyring.unwrap(case.key_id, row[0])
+    try:
+        return keyring.unwrap(case.key_id, row[0])
+    except ErasedKey:
+        return site.key
 
 
 def view_of(case: CaseRow, *, site: SiteView, household: Household | None) -> CaseView:

@@ -176,10 +176,10 @@ async def postpone(conn: Connection, notice: str, *, channel: int, tries: int, d
 
 
 async def cancel(conn: Connection, leg: UUID) -> None:
-    """Cancel what is due on a leg."""
+    """Cancel the calls that are due on a leg; word of a better location still goes out."""
     await conn.execute(
         "UPDATE notice SET state = 'cancelled', ended_at = clock_timestamp(), worker = NULL "
-        "WHERE leg_id = %s AND state = 'due'",
+        "WHERE leg_id = %s AND state = 'due' AND reason <> 'location'",
         (leg,),
     )
 

@@ -56,7 +56,11 @@ async def open_pool(url: str, *, name: str, size: int) -> AsyncIterator[Pool]:
 async def connect(url: str, *, name: str) -> Connection:
     """Open one connection of our own, for LISTEN and session locks."""
     conn = await AsyncConnection.connect(url, **(_OPTIONS | {"application_name": f"onekey-{name}"}))
-    await _as_runtime(conn)
+    try:
+        await _as_runtime(conn)
+    except BaseException:  # also when cancelled: nobody else knows of this connection yet
+        await conn.close()
+        raise
     return conn
 
 

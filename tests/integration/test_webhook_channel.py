@@ -219,13 +219,6 @@ async def test_a_redirect_is_not_followed(channel: WebhookChannel, status: int) 
     assert elsewhere.requests == []
 
 
-async def test_a_cookie_is_not_kept(channel: WebhookChannel) -> None:
-    async with Platform(answers(b"", more="Set-Cookie: tracked=1\r\n")).serving() as platform:
-        await channel.send(notice_to(platform.url))
-        await channel.send(notice_to(platform.url))
-    assert all("cookie" not in request.headers for request in platform.requests)
-
-
 # Answers
 
 
@@ -424,6 +417,18 @@ async def test_names_are_asked_of_the_servers_of_the_settings() -> None:
         url = platform.url.replace("127.0.0.1", "platform.example.test")
         assert await channel.send(notice_to(url)) == Sent(status=200)
     assert platform.requests[0].headers["host"].startswith("platform.example.test:")
+
+
+async def test_a_cookie_is_not_kept() -> None:
+    async with (
+        NameServer(_here).serving() as names,
+        Platform(answers(b"", more="Set-Cookie: tracked=1\r\n")).serving() as platform,
+        WebhookChannel(link=lambda _: None, dns_servers=[names.address]) as channel,
+    ):
+        url = platform.url.replace("127.0.0.1", "platform.example.test")
+        for _ in range(2):
+            assert await channel.send(notice_to(url)) == Sent(status=200)
+    assert ["cookie" in request.headers for request in platform.requests] == [False, False]
 
 
 async def test_a_name_that_does_not_exist_is_tried_again() -> None:

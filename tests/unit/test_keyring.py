@@ -155,8 +155,8 @@ def test_a_master_key_is_read_from_text() -> None:
     assert read.mac("x", "y") == KEYRING.mac("x", "y")
 
 
-@given(st.text(max_size=60) | st.text(string.ascii_letters + string.digits + "+/=", max_size=60))
-def test_any_other_text_is_refused_with_a_sentence(text: str) -> None:
+@given(st.text(max_size=43) | st.text(string.ascii_letters + string.digits + "+/=", max_size=43))
+def test_any_shorter_text_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(KeyringError):
         Keyring.from_text(text)
 

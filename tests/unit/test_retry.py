@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.retry import MAX_TRIES, backoff
+from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP, backoff
 
 
 class Extreme(Random):
@@ -42,6 +42,14 @@ def test_those_who_failed_together_do_not_come_back_together() -> None:
     assert len(waits) > 90
 
 
-def test_a_channel_is_given_up_after_about_two_minutes() -> None:
-    whole_s = sum(MIDDLES_S[: MAX_TRIES - 1])
-    assert 100 <= whole_s <= 140
+def waited_s(tries: int) -> float:
+    return sum(backoff(number, Random(0)).total_seconds() for number in range(1, tries))
+
+
+def test_help_is_called_within_ten_seconds_of_the_first_failure() -> None:
+    assert 1 < TRIES_BEFORE_HELP < LAST_TRY
+    assert sum(MIDDLES_S[: TRIES_BEFORE_HELP - 1]) <= 10
+
+
+def test_the_last_channel_is_tried_for_about_a_quarter_of_an_hour() -> None:
+    assert 10 * 60 <= waited_s(LAST_TRY) <= 20 * 60

@@ -1,0 +1,124 @@
+"""Every key at once: alarms from many terminals, published as fast as this process can write.
+
+It is told `Orders`, connects and says how many are online. Then it is told the payloads, one for each terminal, and
+publishes them; after that it answers "progress" and "report". Nobody repeats an alarm, as a terminal would after two
+seconds: a repeat would hide a loss.
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from time import monotonic_ns, process_time
+
+from firmware_sim.children import hearing, say
+from firmware_sim.load import Connection, Progress, connected, keep_alive, publish_packet, subscribe_packet
+from protocols.okc import Down, Up, down_topic, up_topic
+
+__all__ = ["Fired", "Orders", "Seen"]
+
+_PUBLISH, _SUBACK = 0x30, 0x90
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """Who publishes: pairs of id and secret."""
+
+    mqtt: str
+    terminals: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """How far it is: terminals that heard ``received``, and the processor time of this process so far."""
+
+    received: int
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fired:
+    """One alarm. Times are ``time.monotonic_ns``; ``heard`` is what the gateway said on down/ack."""
+
+    terminal: str
+    published_ns: int | None
+    received_ns: int | None
+    heard: str | None
+
+
+class _Armed(Connection):
+    """A terminal with its finger on the key."""
+
+    def __init__(self, terminal: str, secret: str, progress: Progress) -> None:
+        super().__init__(terminal, secret, progress)
+        self.listening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.published_ns: int | None = None
+        self.received_ns: int | None = None
+        self.heard: bytes | None = None
+
+    def take(self, kind: int, body: bytes) -> None:
+        if kind == _PUBLISH:
+            if self.heard is None:
+                self.received_ns = monotonic_ns()
+                # QoS 0: no packet identifier between topic and payload (MQTT 3.1.1, 3.3.2.2).
+                self.heard = body[2 + struct.unpack_from(">H", body)[0] :]
+        elif kind == _SUBACK:
+            self.listening.set_result(None)
+        else:
+            super().take(kind, body)
+
+    async def listen(self) -> None:
+        self.send(subscribe_packet(down_topic(self.terminal, Down.ACK).encode(), 1))
+        await self.listening
+
+    def fire(self, packet: bytes) -> None:
+        now_ns = monotonic_ns()
+        if self.publish(packet):
+            self.published_ns = now_ns
+
+
+def _fire(armed: Sequence[_Armed], payloads: Sequence[str]) -> None:
+    packets = [
+        publish_packet(up_topic(terminal.terminal, Up.ALARM).encode(), 2, payload.encode())
+        for terminal, payload in zip(armed, payloads, strict=True)
+    ]
+    for terminal, packet in zip(armed, packets, strict=True):
+        terminal.fire(packet)
+
+
+def _report(armed: Sequence[_Armed]) -> None:
+    for terminal in armed:
+        fired = Fired(
+            terminal=terminal.terminal,
+            published_ns=terminal.published_ns,
+            received_ns=terminal.received_ns,
+            heard=None if terminal.heard is None else terminal.heard.decode(errors="replace"),
+        )
+        say(asdict(fired))
+
+
+async def _run() -> None:
+    told = await hearing()
+    orders = Orders(**json.loads(await told.readline()))
+    progress = Progress()
+    armed = await connected(orders.mqtt, orders.terminals, lambda *who: _Armed(*who, progress))
+    async with asyncio.TaskGroup() as tasks:
+        alive = tasks.create_task(keep_alive(armed), name="keep alive")
+        for terminal in armed:
+            await terminal.listen()
+        say(progress.online)
+        async for line in told:
+            match json.loads(line):
+                case list() as payloads:
+                    _fire(armed, payloads)
+                case "progress":
+                    received = sum(terminal.received_ns is not None for terminal in armed)
+                    say(asdict(Seen(received=received, cpu_s=process_time())))
+                case "report":
+                    _report(armed)
+        alive.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(_run())
