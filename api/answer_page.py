@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse
 
 from api.html import Html, element, join, style
 from gateway.domain.directory import Person
+from gateway.domain.kinds import WORDS
 from gateway.domain.location import map_links
 from gateway.service.case_reading import LinkView
 
@@ -96,39 +97,6 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Robots-Tag": "noindex, nofollow",
     "X-Frame-Options": "DENY",
-}
-
-_KINDS = {
-    "zh": {
-        "sos": "紧急呼叫",
-        "fall": "跌倒",
-        "smoke": "烟雾报警",
-        "gas": "燃气报警",
-        "water": "漏水报警",
-        "inactivity": "长时间无活动",
-        "wander": "走失",
-        "duress": "胁迫报警",
-        "low_battery": "电量低",
-        "power_lost": "断电",
-        "tamper": "终端被拆动",
-        "service": "服务请求",
-        "unreadable": "无法识别的报警",
-    },
-    "en": {
-        "sos": "Call for help",
-        "fall": "Fall",
-        "smoke": "Smoke",
-        "gas": "Gas",
-        "water": "Water",
-        "inactivity": "No activity for long",
-        "wander": "Gone astray",
-        "duress": "Duress",
-        "low_battery": "Battery low",
-        "power_lost": "Power lost",
-        "tamper": "Terminal tampered with",
-        "service": "Service wanted",
-        "unreadable": "Alarm that could not be read",
-    },
 }
 
 _WORDS = {
@@ -330,7 +298,7 @@ def _page(
 
 
 def _title(view: LinkView, lang: str) -> str:
-    kinds = _WORDS[lang]["separator"].join(_KINDS[lang].get(kind, kind) for kind in view.kinds)
+    kinds = _WORDS[lang]["separator"].join(WORDS[lang].get(kind, kind) for kind in view.kinds)
     return _WORDS[lang]["over"] if view.over else kinds or _WORDS[lang]["title"]
 
 

@@ -1,44 +1,42 @@
-"""How a bench shows what it measured: tables on a console, curves in a file."""
+"""How the benches show what they measured: tables on a console, curves in a file."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from firmware_sim.figures import BARS, QUANTILES, Phase, Report, quantile
+from firmware_sim import bench_parties as parties
+from firmware_sim import bench_storm as storms
+from firmware_sim.figures import BARS, QUANTILES, Judged, Phase, Report, quantile
 from firmware_sim.sites import NANJING, ROLE_WORDS
 
-__all__ = ["plot", "show"]
+__all__ = ["plot_parties", "plot_press", "show_parties", "show_press", "show_storm"]
+
+_FAILURES_SHOWN = 40
+_QUANTILES = ("p50", "p95", "p99", "max")
 
 
-def show(report: Report, console: Console) -> None:
+# ---------------------------------------------------------------- on a console
+
+
+def show_press(report: Report, console: Console) -> None:
     """Print figures and verdict."""
-    machine = report.machine
-    console.print(
-        f"{machine['cores_usable']} of {machine['cores']} cores, Python {machine['python']}, {machine['system']}, "
-        f"load average before {machine['load_average_before']}"
-    )
+    _show_machine(report, console)
     for phase in report.phases:
         title = f"\n{phase.name}: {len(phase.samples)} presses at {report.options.rate_per_s:g}/s"
         if phase.asked_per_s:
             title += f", {phase.confirmed_per_s:.0f} heartbeats/s confirmed"
-        console.print(_table(phase, title))
+        console.print(_press_table(phase, title))
     console.print(f"{report.duplicates} webhooks came twice.")
-    for failure in report.failures[:40]:
-        console.print(Text(failure, style="red"))
-    if len(report.failures) > 40:
-        console.print(f"[red]… and {len(report.failures) - 40} more[/red]")
     bars = ", ".join(f"{bar.name} ≤ {bar.limit_ms:.0f} ms" for bar in BARS)
-    verdict = "[bold green]PASS[/bold green]" if report.passed else "[bold red]FAIL[/bold red]"
-    console.print(f"{verdict}: p99 of {bars}")
+    _show_verdict(report, f"p99 of {bars}", console)
 
 
-def _table(phase: Phase, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("from publication to, ms")
-    for heading in ("p50", "p95", "p99", "max", "p50 ÷ floor", "p99 ÷ floor"):
-        table.add_column(heading, justify="right")
+def _press_table(phase: Phase, title: str) -> Table:
+    table = _table(title, "from publication to, ms", *_QUANTILES, "p50 ÷ floor", "p99 ÷ floor")
     series = phase.series()
     floor = series["floor"]
     names = {
@@ -49,37 +47,141 @@ def _table(phase: Phase, title: str) -> Table:
         "received": "«received» at the terminal",
     }
     for key, name in names.items():
-        if not (values := series[key]):
-            table.add_row(name, *6 * ("–",))
-            continue
-        ratios = [f"{quantile(values, q) / quantile(floor, q):.1f}" if floor else "–" for q in (0.5, 0.99)]
-        figures = [f"{quantile(values, q):.1f}" for q in QUANTILES]
-        table.add_row(name, *figures, *ratios, end_section=key in ("floor", "ambulance_120"))
+        values = series[key]
+        ratios = [f"{quantile(values, q) / quantile(floor, q):.1f}" if values and floor else "–" for q in (0.5, 0.99)]
+        table.add_row(name, *_figures(values), *ratios, end_section=key in ("floor", "ambulance_120"))
     return table
 
 
-def plot(report: Report, file: Path) -> None:
+def show_parties(report: parties.Report, console: Console) -> None:
+    """Print figures and verdict."""
+    _show_machine(report, console)
+    options, series = report.options, report.series()
+    title = f"\n{options.presses} presses of each kind at {options.rate_per_s:g}/s, legs of {', '.join(parties.GOOD)}"
+    table = _table(title, "from publication to a good party, ms", *_QUANTILES)
+    names = {
+        "before": "all six good, before any bad party was called",
+        "control": "all six good, in turn with the next",
+        "troubled": "three of six bad",
+    }
+    for key, name in names.items():
+        table.add_row(name, *_figures(series[key]), end_section=key in ("before", "troubled"))
+    if series["control"] and series["troubled"]:
+        pairs = [(quantile(series["troubled"], q), quantile(series["control"], q)) for q in QUANTILES]
+        table.add_row("difference of the last two", *(f"{troubled - control:+.1f}" for troubled, control in pairs))
+        table.add_row("ratio of the last two", *(f"{troubled / control:.2f}" for troubled, control in pairs))
+    console.print(table)
+    calls = ", ".join(f"{name} {number} times" for name, number in report.bad_calls.items())
+    console.print(f"Called meanwhile: {calls}.")
+    bar = f"control + {parties.SLACK_MS:.0f} ms, or {parties.SLACK_RATIO:g} × control if that is more"
+    _show_verdict(report, f"p99 with three bad parties ≤ {bar}; ≤ {parties.LIMIT_MS:.0f} ms in any case", console)
+
+
+def show_storm(report: storms.Report, console: Console) -> None:
+    """Print figures and verdict."""
+    _show_machine(report, console)
+    storm, series = report.storm, report.series()
+    console.print(f"\n{report.options.presses} keys at once, {len(NANJING)} parties each")
+    moments = _table("", "since the first publication", "ms")
+    moments.add_row("last alarm published", _ms(storm.published_ms))
+    moments.add_row("last alarm committed: «received» at its terminal", _ms(storm.received_ms))
+    moments.add_row("last party told", _ms(storm.told_ms))
+    console.print(moments)
+    table = _table("", "from a press to its, ms", *_QUANTILES)
+    table.add_row("«received» at the terminal", *_figures(series["received"]))
+    table.add_row("last of six", *_figures(series["last"]))
+    console.print(table)
+    lost = report.options.presses * len(NANJING) - storm.deliveries
+    console.print(
+        f"{storm.deliveries} deliveries, {storm.per_s:.0f}/s; {lost} lost; "
+        f"{storm.duplicates} came twice under the same id."
+    )
+    busy = ", ".join(f"{name} {share:.0%}" for name, share in report.busy.items())
+    console.print(f"Share of one core that our own processes took, each a process of its own: {busy}.")
+    bar = f"≥ {storms.BAR_PER_S:.0f} deliveries/s, none lost, none twice under another id"
+    _show_verdict(report, bar, console)
+
+
+def _show_machine(report: Judged, console: Console) -> None:
+    machine = report.machine
+    console.print(
+        f"{machine['cores_usable']} of {machine['cores']} cores, Python {machine['python']}, {machine['system']}, "
+        f"load average before {machine['load_average_before']}"
+    )
+
+
+def _show_verdict(report: Judged, bar: str, console: Console) -> None:
+    for failure in report.failures[:_FAILURES_SHOWN]:
+        console.print(Text(failure, style="red"))
+    if len(report.failures) > _FAILURES_SHOWN:
+        console.print(f"[red]… and {len(report.failures) - _FAILURES_SHOWN} more[/red]")
+    verdict = "[bold green]PASS[/bold green]" if report.passed else "[bold red]FAIL[/bold red]"
+    console.print(f"{verdict}: {bar}")
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title or None, title_justify="left")
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _figures(values: Sequence[float]) -> list[str]:
+    return [f"{quantile(values, q):.1f}" if values else "–" for q in QUANTILES]
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+# ---------------------------------------------------------------- as curves
+
+
+def plot_press(report: Report, file: Path) -> None:
     """Draw how many of the presses had reached the last party after which time, with the bar, as PNG or SVG."""
+    limit_ms = next(bar.limit_ms for bar in BARS if bar.of == "last")
+
+    def draw(axes: Any) -> None:
+        for number, phase in enumerate(report.phases):
+            series = phase.series()
+            for key, style in (("floor", ":"), ("received", "--"), ("last", "-")):
+                if series[key]:
+                    axes.ecdf(series[key], color=f"C{number}", linestyle=style, label=f"{phase.name}: {key}")
+
+    _plot(draw, file, report.machine, limit_ms=limit_ms, title="One press, six parties", of="presses")
+
+
+def plot_parties(report: parties.Report, file: Path) -> None:
+    """Draw how many of the good parties had been told after which time, with the bar, as PNG or SVG."""
+    series = report.series()
+    limit_ms = parties.limit_ms(series["control"]) if series["control"] else parties.LIMIT_MS
+
+    def draw(axes: Any) -> None:
+        for key, style in (("before", ":"), ("control", "--"), ("troubled", "-")):
+            if series[key]:
+                axes.ecdf(series[key], linestyle=style, label=key)
+
+    _plot(draw, file, report.machine, limit_ms=limit_ms, title="Good parties beside bad ones", of="good legs")
+
+
+def _plot(
+    draw: Callable[[Any], None], file: Path, machine: Mapping[str, Any], *, limit_ms: float, title: str, of: str
+) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for number, phase in enumerate(report.phases):
-        series = phase.series()
-        for key, style in (("floor", ":"), ("received", "--"), ("last", "-")):
-            if series[key]:
-                axes.ecdf(series[key], color=f"C{number}", linestyle=style, label=f"{phase.name}: {key}")
-    limit_ms = next(bar.limit_ms for bar in BARS if bar.of == "last")
+    draw(axes)
     axes.axvline(limit_ms, color="black", linewidth=1)
     axes.axhline(0.99, color="grey", linewidth=0.5)
     axes.annotate(f"bar: {limit_ms:.0f} ms at 99 %", (limit_ms, 0.02), rotation=90, ha="right", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds since the alarm was published")
-    axes.set_ylabel("share of presses")
-    machine = report.machine
-    axes.set_title(f"One press, six parties: {machine['cores_usable']} cores, Python {machine['python']}")
+    axes.set_ylabel(f"share of {of}")
+    axes.set_title(f"{title}: {machine['cores_usable']} cores, Python {machine['python']}")
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(0.95, 0.05))
     figure.savefig(file)

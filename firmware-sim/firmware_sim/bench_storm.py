@@ -24,6 +24,7 @@ from firmware_sim.responders import Arrival, Responders
 from firmware_sim.sites import NANJING, TerminalEntry, made_up
 from firmware_sim.stack import StackError
 from firmware_sim.terminal import Pressed, Publish, Received, Terminal
+from protocols.okc import Down, down_topic
 
 __all__ = ["BAR_PER_S", "Options", "Report", "Storm", "judge", "measure", "run"]
 
@@ -152,7 +153,7 @@ async def run(options: Options, console: Console) -> Report:
             online = await terminals.ask(asdict(orders))
         if online != len(entries):
             raise StackError(f"only {online} of {len(entries)} terminals stayed online")
-        presses = [_Press(entry, Random(options.seed)) for entry in entries]
+        presses = [_Press(entry, Random(f"{options.seed}/{entry.id}")) for entry in entries]
         watch = _Watch(terminals, parties, presses=len(presses))
         with console.status("All keys at once …") as status:
             await watch.begin()
@@ -200,6 +201,17 @@ class _Press:
                 self.record.case = output.case
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    at_s: float
+    terminals: volley.Seen
+    parties: receivers.Seen
+
+    @property
+    def came(self) -> tuple[int, int]:
+        return self.terminals.received, self.parties.notices
+
+
 class _Watch:
     """Looks at both processes until everything came, or nothing comes any more."""
 
@@ -207,7 +219,7 @@ class _Watch:
         self._terminals = terminals
         self._parties = parties
         self._presses = presses
-        self._seen: list[tuple[float, volley.Seen, receivers.Seen]] = []
+        self._looks: list[_Look] = []
 
     async def begin(self) -> None:
         """Note what the processes have used so far."""
@@ -218,24 +230,30 @@ class _Watch:
         moved_s = monotonic()
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            _, before_terminals, before_parties = self._seen[-1]
-            now_s, terminals, parties = await self._look()
-            if (terminals.received, parties.notices) != (before_terminals.received, before_parties.notices):
-                moved_s = now_s
-            tell(f"{terminals.received} of {self._presses} received, {parties.notices} notices")
-            complete = terminals.received >= self._presses and parties.notices >= self._presses * len(NANJING)
-            if now_s - moved_s > (_TWICE_WITHIN_S if complete else _STALLED_S):
+            before, now = self._looks[-1], await self._look()
+            if now.came != before.came:
+                moved_s = now.at_s
+            received, notices = now.came
+            tell(f"{received} of {self._presses} presses received, {notices} notices")
+            complete = received >= self._presses and notices >= self._presses * len(NANJING)
+            if now.at_s - moved_s > (_TWICE_WITHIN_S if complete else _STALLED_S):
                 return
 
-    async def _look(self) -> tuple[float, volley.Seen, receivers.Seen]:
+    async def _look(self) -> _Look:
         terminals = volley.Seen(**await self._terminals.ask("progress"))
         parties = receivers.Seen(**await self._parties.ask("progress"))
-        self._seen.append((monotonic(), terminals, parties))
-        return self._seen[-1]
+        self._looks.append(_Look(monotonic(), terminals, parties))
+        return self._looks[-1]
 
     def busy(self) -> dict[str, float]:
-        """Return the share of one core that each process took until the last thing that came."""
-        ...
+        """Return the share of one core that each process took from the first look to the last thing that came."""
+        first = self._looks[0]
+        last = next(look for look in self._looks[1:] if look.came == self._looks[-1].came)
+        took_s = last.at_s - first.at_s
+        return {
+            "terminals": round((last.terminals.cpu_s - first.terminals.cpu_s) / took_s, 3),
+            "parties": round((last.parties.cpu_s - first.parties.cpu_s) / took_s, 3),
+        }
 
 
 async def _collect(terminals: Child, presses: Sequence[_Press]) -> None:

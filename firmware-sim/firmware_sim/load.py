@@ -1,8 +1,8 @@
 """Heartbeats at a fixed rate from many terminals: the load beside a measurement, in a process of its own.
 
 It is told its `Orders` and then says its `Progress` once a second. MQTT is spoken here by hand (3.1.1: CONNECT,
-PUBLISH with QoS 1, PUBACK, SUBSCRIBE, PINGREQ, nothing else): a full client costs ten times the processor time, which on the
-same machine is taken from the gateway under test.
+PUBLISH with QoS 1, PUBACK, SUBSCRIBE, PINGREQ, nothing else): a full client costs ten times the processor time,
+which on the same machine is taken from the gateway under test.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 
@@ -118,11 +119,13 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Introduce the terminal to the broker."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(self._connect)
 
     def data_received(self, data: bytes) -> None:
+        """Take what whole packets there are."""
         self._buffer += data
         for kind, body in take_packets(self._buffer):
             self.take(kind, body)
@@ -140,6 +143,7 @@ class Connection(asyncio.Protocol):
                 self.accepted.set_exception(ConnectionRefusedError(refusal))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Count the loss, or fail whoever waits to be let in."""
         self._transport = None
         if self.accepted.done():
             self._progress.online -= 1
@@ -170,8 +174,9 @@ async def connected(mqtt: str, terminals: Sequence[tuple[str, str]], make: Calla
     broker = Broker.from_url(mqtt)
     connections = []
     for terminal, secret in terminals:
-        connection = make(terminal, secret)
-        await asyncio.get_running_loop().create_connection(lambda made=connection: made, broker.host, broker.port)
+        _, connection = await asyncio.get_running_loop().create_connection(
+            partial(make, terminal, secret), broker.host, broker.port
+        )
         await connection.accepted
         connections.append(connection)
     return connections
@@ -226,7 +231,9 @@ async def _run() -> None:
     told = await hearing()
     orders = Orders(**json.loads(await told.readline()))
     progress = Progress()
-    beating = await connected(orders.mqtt, orders.terminals, lambda *who: _Beating(*who, progress))
+    beating = await connected(
+        orders.mqtt, orders.terminals, lambda terminal, secret: _Beating(terminal, secret, progress)
+    )
     async with asyncio.TaskGroup() as tasks:
         work = [
             tasks.create_task(_beat(beating, orders.rate_per_s), name="beat"),

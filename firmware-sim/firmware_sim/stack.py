@@ -122,7 +122,7 @@ class Stack:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def _environment(self) -> dict[str, str]:
-        """Return our environment, but no settings except ours: others would point this gateway at another's database."""
+        """Return our environment with our settings alone: any others would point this gateway at another's database."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith("ONEKEY_")}
         return plain | self._settings
 

@@ -31,9 +31,14 @@ class Orders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """How far it is: terminals that heard ``received``, and the processor time of this process so far."""
+    """How far it is: alarms that the broker confirmed, terminals that heard ``received`` and those that it threw out.
 
+    ``cpu_s`` is the processor time of this process so far.
+    """
+
+    confirmed: int
     received: int
+    lost: int
     cpu_s: float
 
 
@@ -102,7 +107,7 @@ async def _run() -> None:
     told = await hearing()
     orders = Orders(**json.loads(await told.readline()))
     progress = Progress()
-    armed = await connected(orders.mqtt, orders.terminals, lambda *who: _Armed(*who, progress))
+    armed = await connected(orders.mqtt, orders.terminals, lambda terminal, secret: _Armed(terminal, secret, progress))
     async with asyncio.TaskGroup() as tasks:
         alive = tasks.create_task(keep_alive(armed), name="keep alive")
         for terminal in armed:
@@ -114,7 +119,10 @@ async def _run() -> None:
                     _fire(armed, payloads)
                 case "progress":
                     received = sum(terminal.received_ns is not None for terminal in armed)
-                    say(asdict(Seen(received=received, cpu_s=process_time())))
+                    seen = Seen(
+                        confirmed=progress.confirmed, received=received, lost=progress.lost, cpu_s=process_time()
+                    )
+                    say(asdict(seen))
                 case "report":
                     _report(armed)
         alive.cancel()

@@ -3,13 +3,50 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-__all__ = ["EMERGENCIES", "NEVER_IN_A_TEST", "SERVICE", "TECHNICAL", "CaseClass", "classify"]
+__all__ = ["EMERGENCIES", "NEVER_IN_A_TEST", "SERVICE", "TECHNICAL", "UNREADABLE", "WORDS", "CaseClass", "classify"]
 
 EMERGENCIES = frozenset({"sos", "fall", "smoke", "gas", "water", "inactivity", "wander", "duress"})
 TECHNICAL = frozenset({"low_battery", "power_lost", "tamper"})
 SERVICE = frozenset({"service"})
 NEVER_IN_A_TEST = frozenset({"ambulance_120", "fire_119", "police_110"})
 """Roles that a drill or test never wakes (promise 5 of the design)."""
+
+UNREADABLE = "unreadable"
+"""The kind of an alarm that could not be read: nobody's plan knows it, so it is an emergency."""
+
+WORDS = {
+    "zh": {
+        "sos": "紧急呼叫",
+        "fall": "跌倒",
+        "smoke": "烟雾报警",
+        "gas": "燃气报警",
+        "water": "漏水报警",
+        "inactivity": "长时间无活动",
+        "wander": "走失",
+        "duress": "胁迫报警",
+        "low_battery": "电量低",
+        "power_lost": "断电",
+        "tamper": "终端被拆动",
+        "service": "服务请求",
+        "unreadable": "无法识别的报警",
+    },
+    "en": {
+        "sos": "Call for help",
+        "fall": "Fall",
+        "smoke": "Smoke",
+        "gas": "Gas",
+        "water": "Water",
+        "inactivity": "No activity for long",
+        "wander": "Gone astray",
+        "duress": "Duress",
+        "low_battery": "Battery low",
+        "power_lost": "Power lost",
+        "tamper": "Terminal tampered with",
+        "service": "Service wanted",
+        "unreadable": "Alarm that could not be read",
+    },
+}
+"""What each kind is called, by language. A kind that is not in here is shown as it is."""
 
 
 class CaseClass(StrEnum):

@@ -1,9 +1,12 @@
 """What a message says: the state of the case, as far as the role of the party may know it (R22)."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-from gateway.domain.directory import Household
+from gateway.domain.directory import Household, Person
+from gateway.domain.kinds import WORDS
 from gateway.domain.location import map_links
 from gateway.domain.outbox import CaseView, DueNotice
 from gateway.domain.privacy import Privacy, privacy_of
@@ -13,22 +16,6 @@ from schemas.notices import AddressCard, Location, Notice, NoticeData, PartyRef,
 __all__ = ["compose"]
 
 _TYPES = {"closed": "case.closed"}
-
-_KINDS_ZH = {
-    "sos": "紧急呼叫",
-    "fall": "跌倒",
-    "smoke": "烟雾报警",
-    "gas": "燃气报警",
-    "water": "漏水报警",
-    "inactivity": "长时间无活动",
-    "wander": "走失",
-    "duress": "胁迫报警",
-    "low_battery": "电量低",
-    "power_lost": "断电",
-    "tamper": "终端被拆动",
-    "service": "服务请求",
-    "unreadable": "无法识别的报警",
-}
 
 
 def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> Notice:
@@ -83,8 +70,8 @@ def _location(case: CaseView, level: Privacy, now: datetime) -> Location | None:
 
 def _address(household: Household, level: Privacy) -> AddressCard:
     address = household.address
-    inside = level is Privacy.FULL or level is Privacy.CARE or level is Privacy.FAMILY
-    return AddressCard(text=address.text(), landmark=address.landmark, approach=address.approach if inside else None)
+    approach = None if level is Privacy.NEIGHBOUR else address.approach
+    return AddressCard(text=address.text(), landmark=address.landmark, approach=approach)
 
 
 def _persons(household: Household, level: Privacy, today: date) -> list[PersonCard]:
@@ -107,23 +94,59 @@ def _map_label(case: CaseView) -> str:
 
 
 def _text(case: CaseView, notice: DueNotice, level: Privacy, today: date) -> str:
-    chinese = case.locale.startswith("zh")
-    where = "" if case.household is None else case.household.address.text()
-    if case.household is None:
-        where = f"终端 {case.terminal}" if chinese else f"terminal {case.terminal}"
-    if level is Privacy.NEIGHBOUR or case.household is None or not case.household.persons:
-        who = ""
+    """Say in one sentence what happened, to whom and where."""
+    words = _ZH if case.locale.startswith("zh") else _EN
+    lead = (words.test if case.test else "") + words.leads.get(notice.reason, words.lead)
+    what = words.comma.join(words.kinds.get(kind, kind) for kind in case.kinds)
+    people = () if case.household is None or level is Privacy.NEIGHBOUR else case.household.persons
+    who = [person.name + _age(person, words, today) for person in people]
+    if case.household is not None:
+        where = case.household.address.text()
     else:
-        who = "、".join(
-            person.name + (f"（{person.age(today)}岁）" if chinese and person.age(today) is not None else "")
-            for person in case.household.persons
-        )
-    if chinese:
-        what = "、".join(_KINDS_ZH.get(kind, kind) for kind in case.kinds)
-        lead = {"closed": "【已结束】", "pressed_again": "【再次呼叫】", "location": "【位置更新】"}.get(
-            notice.reason, "【求助】"
-        )
-        return f"{'【测试】' if case.test else ''}{lead}{what}：{who}{'，' if who else ''}{where}"
-    what = ", ".join(case.kinds)
-    lead = {"closed": "OVER", "pressed_again": "PRESSED AGAIN", "location": "NEW LOCATION"}.get(notice.reason, "HELP")
-    return f"{'TEST ' if case.test else ''}{lead}: {what} - {who}{', ' if who else ''}{where}"
+        where = words.nowhere if case.terminal is None else f"{words.terminal} {case.terminal}"
+    return f"{lead}{what}{words.colon}{words.pause.join([*([words.comma.join(who)] if who else []), where])}"
+
+
+def _age(person: Person, words: "_Words", today: date) -> str:
+    age = person.age(today)
+    return "" if age is None else words.age.format(age)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Words:
+    kinds: Mapping[str, str]
+    leads: Mapping[str, str]
+    lead: str
+    test: str
+    terminal: str
+    nowhere: str
+    age: str
+    comma: str
+    pause: str
+    colon: str
+
+
+_ZH = _Words(
+    kinds=WORDS["zh"],
+    leads={"closed": "【已结束】", "pressed_again": "【再次呼叫】", "location": "【位置更新】"},
+    lead="【求助】",
+    test="【测试】",
+    terminal="终端",
+    nowhere="来源不明",
+    age="（{}岁）",
+    comma="、",
+    pause="，",
+    colon="：",
+)
+_EN = _Words(
+    kinds=WORDS["en"],
+    leads={"closed": "OVER: ", "pressed_again": "PRESSED AGAIN: ", "location": "NEW LOCATION: "},
+    lead="HELP: ",
+    test="TEST ",
+    terminal="terminal",
+    nowhere="from nobody knows where",
+    age=" ({})",
+    comma=", ",
+    pause=", ",
+    colon=" - ",
+)

@@ -6,7 +6,8 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway.domain.case import NotFound, StateConflict
-from gateway.service.raise_alarm import UNREADABLE, Press, Raised, raise_alarm_in
+from gateway.domain.kinds import UNREADABLE
+from gateway.service.raise_alarm import Press, Raised, raise_alarm_in
 from gateway.service.telemetry import Told, fix_record, store_reports_in
 from gateway.store import events, quarantine
 from gateway.store.directory import Directory

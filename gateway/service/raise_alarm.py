@@ -13,7 +13,7 @@ from uuid import UUID
 from gateway.domain import keys
 from gateway.domain.case import WINDOW, CaseState, DomainError, LegState, is_repeat
 from gateway.domain.directory import Party
-from gateway.domain.kinds import CaseClass, classify
+from gateway.domain.kinds import UNREADABLE, CaseClass, classify
 from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
 from gateway.domain.plan import PlannedLeg, legs_for, plans_for
@@ -27,10 +27,7 @@ from gateway.store.directory import Directory, Origin, SiteView
 from gateway.store.journal import Head, Note, Writer
 from gateway.store.pool import Connection, Pool
 
-__all__ = ["UNREADABLE", "NoSite", "Press", "Raised", "raise_alarm", "raise_alarm_in"]
-
-UNREADABLE = "unreadable"
-"""The kind of an alarm that could not be read: nobody's plan knows it, so it is an emergency."""
+__all__ = ["NoSite", "Press", "Raised", "raise_alarm", "raise_alarm_in"]
 
 _RAW_KEPT = 65_536
 

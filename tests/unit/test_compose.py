@@ -265,7 +265,7 @@ def test_one_sentence_says_it_all(reason: str, test: bool, text: str) -> None:
 
 def test_the_sentence_comes_in_the_language_of_the_site() -> None:
     text = data(locale="en", test=True)["text"]
-    assert text.startswith("TEST HELP: sos, fall - ")
+    assert text.startswith("TEST HELP: Call for help, Fall - ")
 
 
 def test_a_kind_without_a_word_is_shown_as_it_came() -> None:

@@ -1,0 +1,802 @@
+"""A small model of cases beside the real thing: presses, people, channels and clocks in any order, on PostgreSQL.
+
+The model says in a few lines of Python what has to come of every step. After each step the tables must say the
+same, and what must be true of any tables is asked of them directly.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from psycopg.rows import namedtuple_row
+
+from gateway.domain import journal, keys
+from gateway.domain.case import StateConflict
+from gateway.domain.outbox import DueNotice, GiveUp, PartyAnswer, Sent, Tried, TryAgain
+from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP
+from gateway.keyring import Keyring
+from gateway.service.apply_site import apply_site
+from gateway.service.case_commands import acknowledge_case, answer_leg, close_case, mark_safe
+from gateway.service.due import lease_due, still_due
+from gateway.service.quarantine import Misread, keep_alarm
+from gateway.service.raise_alarm import UNREADABLE, Press, Raised, raise_alarm
+from gateway.service.record import record_attempts
+from gateway.service.test_windows import open_window
+from gateway.site.model import Site
+from gateway.store import outbox
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool, connect, open_pool
+
+T = TypeVar("T")
+
+# The site, once for the gateway and once for the model.
+
+STREAM = {"kind": "stream"}
+WEBHOOK = {"kind": "webhook", "url": "http://127.0.0.1:1/", "secret": "whsec_" + "A" * 40}
+SITE = Site.model_validate(
+    {
+        "site": "model",
+        "district": "320102",
+        "timezone": "Asia/Shanghai",
+        "locale": "zh-CN",
+        "fallback": ["duty", "chief"],
+        "parties": [
+            {"id": "son", "role": "guardian", "name": "x", "channels": [WEBHOOK, STREAM]},
+            {"id": "daughter", "role": "guardian", "name": "x", "channels": [STREAM]},
+            {"id": "hotline", "role": "hotline", "name": "x", "channels": [STREAM]},
+            {"id": "ambulance", "role": "ambulance_120", "name": "x", "channels": [STREAM]},
+            {"id": "mute", "role": "supplier", "name": "x"},
+            {"id": "duty", "role": "care_station", "name": "x", "channels": [STREAM]},
+            {"id": "chief", "role": "district", "name": "x", "channels": [STREAM]},
+        ],
+        "households": [
+            {
+                "id": "home",
+                "address": {"district": "x", "street": "x"},
+                "persons": [{"id": "person", "name": "x"}],
+                "parties": ["son", "daughter", "hotline", "ambulance", "mute", "chief"],
+                "terminals": ["box", "pendant"],
+            }
+        ],
+        "terminals": [{"id": name, "model": "x"} for name in ("box", "pendant", "drawer")],
+        "plans": [
+            {"id": "emergency", "kinds": ["sos", "fall"], "roles": ["guardian", "hotline", "ambulance_120"]},
+            {"id": "fire", "kinds": ["smoke"], "roles": ["guardian", "fire_119"]},
+            {"id": "duress", "kinds": ["duress"], "roles": ["hotline", "district"]},
+            {"id": "service", "kinds": ["service"], "roles": ["hotline"]},
+            {"id": "rest", "kinds": ["*"], "roles": ["hotline", "supplier"]},
+        ],
+    }
+)
+
+HOME = ("box", "pendant")
+TERMINALS = (*HOME, "drawer", "stranger")  # in a household, two of them; known and in none; never heard of
+MEMBERS = {
+    "guardian": ("son", "daughter"),
+    "hotline": ("hotline",),
+    "ambulance_120": ("ambulance",),
+    "fire_119": (),
+    "district": ("chief",),
+    "supplier": ("mute",),
+}
+ROLES = {
+    "sos": ("guardian", "hotline", "ambulance_120"),
+    "fall": ("guardian", "hotline", "ambulance_120"),
+    "smoke": ("guardian", "fire_119"),
+    "duress": ("hotline", "district"),
+    "service": ("hotline",),
+}
+OTHERWISE = ("hotline", "supplier")
+FALLBACK = (("care_station", "duty"), ("district", "chief"))
+PUBLIC = ("ambulance_120", "fire_119", "police_110")
+CHANNELS = {"son": 2}
+KINDS = ("sos", "fall", "smoke", "duress", "service", "low_battery", "tamper", "something_new")
+ANSWERS = {"accepted": "answered", "coming": "answered", "arrived": "answered", "cannot": "refused"}
+
+Target = tuple[str, str | None]
+
+
+def class_of(kinds: Iterable[str], *, test: bool) -> str:
+    left = set(kinds)
+    if test:
+        return "test"
+    if left - {"service", "low_battery", "tamper"}:
+        return "emergency"
+    return "service" if "service" in left else "technical"
+
+
+def planned(kinds: Iterable[str], *, test: bool, at_home: bool) -> dict[Target, str]:
+    """Say who has to be told, and in which state each leg begins."""
+    legs: dict[Target, str] = {}
+    for kind in kinds if at_home else ():
+        for role in () if kind == UNREADABLE else ROLES.get(kind, OTHERWISE):
+            for name in MEMBERS[role] or (None,):
+                spared = test and role in PUBLIC
+                legs[role, name] = "skipped" if spared else "failed" if name in (None, "mute") else "pending"
+    if "failed" in legs.values() or "pending" not in legs.values():
+        for target in FALLBACK:
+            legs.setdefault(target, "pending")
+    return legs
+
+
+@dataclass
+class Message:
+    """A notice of the model."""
+
+    reason: str
+    state: str = "due"
+    taken: bool = False
+    tried: int = 0
+
+
+@dataclass
+class Leg:
+    """A leg of the model."""
+
+    state: str
+    messages: dict[int, Message] = field(default_factory=dict)
+    heard: bool = False
+    said: dict[str | None, tuple[str, int | None]] = field(default_factory=dict)
+
+    def queue(self, reason: str, *, taken: bool) -> None:
+        self.messages[len(self.messages) + 1] = Message(reason, taken=taken)
+
+    def cancel(self) -> None:
+        for message in self.messages.values():
+            if message.state == "due":
+                message.state, message.taken = "cancelled", False
+
+
+@dataclass
+class Case:
+    """A case of the model."""
+
+    id: UUID
+    subject: str
+    of_class: str
+    kinds: list[str]
+    previous: UUID | None
+    at_home: bool
+    state: str = "open"
+    presses: int = 1
+    safe: bool = False
+    owner: str | None = None
+    outcome: str | None = None
+    legs: dict[Target, Leg] = field(default_factory=dict)
+
+    def plan(self, *, taken: bool) -> None:
+        for target, state in planned(self.kinds, test=self.of_class == "test", at_home=self.at_home).items():
+            if target not in self.legs:
+                self.legs[target] = Leg(state)
+                if state == "pending":
+                    self.legs[target].queue("fallback" if self._calls_fallback(target) else "alarm", taken=taken)
+
+    def _calls_fallback(self, target: Target) -> bool:
+        named = {role for kind in self.kinds if self.at_home for role in ROLES.get(kind, OTHERWISE) if kind != UNREADABLE}
+        return target[0] not in named
+
+    def press_again(self, *, taken: bool) -> None:
+        for (_, name), leg in self.legs.items():
+            if name not in (None, "mute") and leg.state != "skipped":
+                leg.state = "pending"
+                leg.queue("pressed_again", taken=taken)
+
+    def call_fallback(self, because: Target, *, taken: bool) -> None:
+        reached = {name for _, name in self.legs}
+        for target in FALLBACK:
+            if target[1] not in reached and target[1] != because[1]:
+                self.legs[target] = Leg("pending")
+                self.legs[target].queue("fallback", taken=taken)
+
+    def answer(self, leg: Leg, answer: PartyAnswer) -> None:
+        after = leg.state
+        if self.state != "closed" and leg.state not in ("withdrawn", "skipped"):
+            after = ANSWERS[answer.answer]
+        if after == leg.state and leg.said.get(answer.by) == (answer.answer, answer.minutes):
+            return
+        leg.said[answer.by] = (answer.answer, answer.minutes)
+        if leg.state == "pending" and after == ANSWERS[answer.answer]:
+            leg.cancel()
+        leg.state = after
+
+    def close(self, outcome: str, *, taken: bool) -> None:
+        self.state, self.safe, self.outcome = "closed", True, outcome
+        for leg in self.legs.values():
+            told = leg.heard or any(message.tried or message.taken for message in leg.messages.values())
+            leg.cancel()
+            if leg.state in ("pending", "delivered"):
+                leg.state = "withdrawn"
+            if told:
+                leg.queue("closed", taken=taken)
+
+
+@dataclass
+class Sighting:
+    """The newest alarm under a key."""
+
+    case: Case
+    press: Press
+    test: bool
+    tick: int
+    occurrence: int
+    repeats: int = 0
+
+
+class Gateway:
+    """The real thing, with a loop of its own to run it in."""
+
+    def __init__(self, database: str) -> None:
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        self.admin = psycopg.connect(database, autocommit=True, row_factory=namedtuple_row)
+        self.keyring = Keyring(bytes(range(32)))
+        self.directory = Directory(self.keyring)
+        self.pool: Pool = self.run(self.stack.enter_async_context(open_pool(database, name="model", size=4)))
+        session = self.run(self.stack.enter_async_context(self.run(connect(database, name="model"))))
+        self.worker = self.run(outbox.register(session, "model"))
+        self.run(apply_site(self.pool, self.keyring, SITE, prune=False))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def close(self) -> None:
+        self.run(self.stack.aclose())
+        self.admin.close()
+        self.runner.close()
+
+    def rows(self, query: str) -> list[Any]:
+        return self.admin.execute(query.encode()).fetchall()
+
+    def forget(self) -> None:
+        """Begin anew: the directory stays, what happened goes."""
+        with self.admin.transaction():
+            for table in ("quarantine", "answer", "attempt", "notice", "journal", "event", "alarm", "leg", "cases"):
+                self.admin.execute(f"DELETE FROM {table}".encode())
+            self.admin.execute("DELETE FROM test_window")
+            self.admin.execute("UPDATE terminal SET epoch = 1")
+
+    def raise_alarm(self, press: Press, *, worker: int | None = None) -> Raised:
+        return self.run(raise_alarm(self.pool, self.directory, press, worker=worker))
+
+    def record(self, notice: DueNotice, outcome: Sent | TryAgain | GiveUp, *, worker: int | None = None) -> list[DueNotice]:
+        now = datetime.now(UTC)
+        tried = Tried(notice=notice, started_at=now, answered_at=now, outcome=outcome)
+        return self.run(record_attempts(self.pool, self.directory, [tried], worker=worker, rng=Random(1)))
+
+
+@pytest.fixture
+def gateway(database: str) -> Iterator[Gateway]:
+    opened = Gateway(database)
+    yield opened
+    opened.close()
+
+
+def pressed(terminal: str, *kinds: str, **known: Any) -> Press:
+    """Make a press; the same words are the same bytes."""
+    payload = repr((terminal, kinds, sorted(known.items()))).encode()
+    return Press(
+        terminal=terminal,
+        kinds=kinds,
+        payload=payload,
+        digest=hashlib.sha256(payload).digest(),
+        **{"transport": "mqtt", "received_at": datetime.now(UTC)} | known,
+    )
+
+
+terminals = st.sampled_from(TERMINALS) | st.sampled_from(HOME)
+kind_lists = st.lists(st.sampled_from(KINDS), min_size=1, max_size=3, unique=True).map(tuple)
+handovers = st.booleans()
+
+
+class CaseMachine(RuleBasedStateMachine):
+    """Everything that can happen to the cases of one household and of two terminals without one."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__()
+        self.gateway = gateway
+        self.cases: list[Case] = []
+        self.by_key: dict[tuple[object, ...], Sighting] = {}
+        self.alarms: dict[UUID, Sighting] = {}
+        self.sent: list[Press] = []
+        self.held: dict[str, DueNotice] = {}
+        self.numbers = dict.fromkeys(TERMINALS, (0, 0))
+        self.epochs = {name: 0 if name == "stranger" else 1 for name in TERMINALS}
+        self.windows = dict.fromkeys(TERMINALS, False)
+        self.tick = 0
+        self.seconds = 0
+        self.attempts = 0
+        self.quarantined: set[bytes] = set()
+
+    @initialize()
+    def begin(self) -> None:
+        self.gateway.forget()
+
+    # What the model expects of a press
+
+    def key_of(self, press: Press) -> tuple[object, ...]:
+        assert press.terminal is not None
+        here = (press.terminal, self.epochs[press.terminal])
+        return (*here, press.boot, press.seq) if press.boot is not None else (*here, frozenset(press.kinds))
+
+    def expect(self, press: Press, *, taken: bool) -> tuple[str, Case | None]:
+        """Take a press into the model; the case is None while only the gateway can know its id."""
+        assert press.terminal is not None
+        test = press.test and self.windows[press.terminal]
+        of_class = class_of(press.kinds, test=test)
+        key = self.key_of(press)
+        known = self.by_key.get(key)
+        if known is not None and known.case.state == "open" and self._same(press, known):
+            known.repeats, known.tick = known.repeats + 1, self.tick
+            return "repeated", known.case
+        subject = "household:home" if press.terminal in HOME else f"terminal:{press.terminal}"
+        mine = [case for case in self.cases if (case.subject, case.of_class) == (subject, of_class)]
+        occurrence = 1 if known is None else known.occurrence + 1
+        alarm = keys.alarm_id(self._key_text(press), occurrence)
+        if mine and mine[-1].state == "open":
+            case, how = mine[-1], "joined"
+            case.presses += 1
+            case.kinds += [kind for kind in press.kinds if kind not in case.kinds]
+            case.press_again(taken=taken)
+        else:
+            previous = mine[-1].id if mine else None
+            at_home = press.terminal in HOME
+            case, how = Case(keys.case_id(alarm), subject, of_class, list(press.kinds), previous, at_home), "opened"
+            self.cases.append(case)
+        case.plan(taken=taken)
+        self.by_key[key] = self.alarms[alarm] = Sighting(case, press, test, self.tick, occurrence)
+        return how, case
+
+    def _same(self, press: Press, known: Sighting) -> bool:
+        """Tell a repeat from a press that only looks like one: whatever says more than the first is no repeat (I2)."""
+        if set(press.kinds) - set(known.press.kinds) or (known.test and not press.test):
+            return False
+        if press.boot is None:
+            return known.tick == self.tick
+        return None in (press.pressed_at, known.press.pressed_at) or press.pressed_at == known.press.pressed_at
+
+    def _key_text(self, press: Press) -> str:
+        assert press.terminal is not None
+        epoch = self.epochs[press.terminal]
+        if press.boot is not None and press.seq is not None:
+            return keys.numbered_key(press.terminal, epoch=epoch, boot=press.boot, seq=press.seq)
+        return keys.window_key(press.terminal, epoch=epoch, kinds=press.kinds)
+
+    def take(self, notices: Iterable[DueNotice], *, taken: bool) -> None:
+        """Hold what was handed over, as a dispatcher does."""
+        for notice in notices:
+            assert taken
+            assert notice.id not in self.held
+            self.held[notice.id] = notice
+
+    def handed_over(self) -> set[str]:
+        return {
+            keys.notice_id(keys.leg_id(case.id, role=role, party=name), number)
+            for case in self.cases
+            for (role, name), leg in case.legs.items()
+            for number, message in leg.messages.items()
+            if message.taken
+        }
+
+    def press(self, press: Press, *, taken: bool) -> None:
+        before = self.handed_over()
+        how, case = self.expect(press, taken=taken)
+        raised = self.gateway.raise_alarm(press, worker=self.gateway.worker if taken else None)
+        assert case is not None
+        assert (raised.how, raised.case_id) == (how, case.id)
+        assert {notice.id for notice in raised.notices} == self.handed_over() - before
+        self.take(raised.notices, taken=taken)
+
+    # What terminals do
+
+    @rule(
+        terminal=terminals,
+        kinds=kind_lists,
+        numbered=st.sampled_from([True, True, False]),
+        clock=st.booleans(),
+        test=st.booleans(),
+        taken=handovers,
+    )
+    def somebody_presses(
+        self, terminal: str, kinds: tuple[str, ...], numbered: bool, clock: bool, test: bool, taken: bool
+    ) -> None:
+        known: dict[str, Any] = {"test": test}
+        if numbered:
+            boot, seq = self.numbers[terminal]
+            self.numbers[terminal] = (boot, seq + 1)
+            known |= {"boot": boot, "seq": seq}
+        if clock:
+            self.seconds += 1
+            known["pressed_at"] = datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=self.seconds)
+        press = pressed(terminal, *kinds, **known)
+        self.sent.append(press)
+        self.press(press, taken=taken)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), by=st.sampled_from(["mqtt", "sms"]), taken=handovers)
+    def a_terminal_repeats_a_press(self, data: st.DataObject, by: str, taken: bool) -> None:
+        press = data.draw(st.sampled_from(self.sent))
+        self.press(replace(press, transport=by, received_at=datetime.now(UTC)), taken=taken)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), taken=handovers)
+    def a_press_comes_by_another_way_without_its_time(self, data: st.DataObject, taken: bool) -> None:
+        press = data.draw(st.sampled_from(self.sent))
+        known = {"boot": press.boot, "seq": press.seq, "test": press.test, "transport": "sms"}
+        assert press.terminal is not None
+        self.press(pressed(press.terminal, *press.kinds, **known), taken=taken)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def two_gateways_hear_the_same_press_at_once(self, data: st.DataObject) -> None:
+        press = replace(data.draw(st.sampled_from(self.sent)), received_at=datetime.now(UTC))
+        expected = sorted((how, case.id) for how, case in (self.expect(press, taken=False) for _ in "ab") if case)
+
+        async def both() -> list[Raised]:
+            alarm = (raise_alarm(self.gateway.pool, self.gateway.directory, press, worker=None) for _ in "ab")
+            return list(await asyncio.gather(*alarm))
+
+        assert sorted((raised.how, raised.case_id) for raised in self.gateway.run(both())) == expected
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def the_broker_keeps_a_copy_of_a_press(self, data: st.DataObject) -> None:
+        press = data.draw(st.sampled_from(self.sent))
+        led_to = {one.case.id for one in self.alarms.values() if one.press.digest == press.digest}
+        raised = self.gateway.raise_alarm(replace(press, copy=True), worker=self.gateway.worker)
+        assert raised.how == "repeated"
+        assert raised.case_id in led_to
+        assert raised.notices == ()
+
+    @rule(terminal=terminals, payload=st.binary(max_size=2), taken=handovers)
+    def an_alarm_cannot_be_read(self, terminal: str, payload: bytes, taken: bool) -> None:
+        before = self.handed_over()
+        how, case = self.expect(pressed(terminal, UNREADABLE), taken=taken)
+        misread = Misread(
+            transport="mqtt",
+            topic=f"okc/v1/{terminal}/up/alarm",
+            terminal=terminal,
+            payload=payload,
+            received_at=datetime.now(UTC),
+            reason="nobody can read this",
+        )
+        worker = self.gateway.worker if taken else None
+        raised = self.gateway.run(keep_alarm(self.gateway.pool, self.gateway.directory, misread, worker=worker))
+        assert case is not None
+        assert (raised.how, raised.case_id) == (how, case.id)
+        assert {notice.id for notice in raised.notices} == self.handed_over() - before
+        self.take(raised.notices, taken=taken)
+        self.quarantined.add(terminal.encode() + b" " + payload)
+
+    @rule(terminal=st.sampled_from(TERMINALS))
+    def a_terminal_is_reflashed_and_counts_from_the_start(self, terminal: str) -> None:
+        self.numbers[terminal] = (0, 0)
+
+    @rule(terminal=st.sampled_from([name for name in TERMINALS if name != "stranger"]))
+    def a_terminal_is_refurbished(self, terminal: str) -> None:
+        self.gateway.admin.execute("UPDATE terminal SET epoch = epoch + 1 WHERE public_id = %s", (terminal,))
+        self.epochs[terminal] += 1
+        self.numbers[terminal] = (0, 0)
+
+    # What the clock does
+
+    @rule()
+    def half_a_minute_passes(self) -> None:
+        self.tick += 1
+        self.gateway.admin.execute(
+            "UPDATE alarm SET received_at = received_at - interval '31 s', stored_at = stored_at - interval '31 s', "
+            "repeated_at = repeated_at - interval '31 s'"
+        )
+        self.gateway.admin.execute("UPDATE notice SET queued_at = queued_at - interval '31 s'")
+
+    @rule(terminal=st.sampled_from([name for name in TERMINALS if name != "stranger"]))
+    def a_test_window_opens(self, terminal: str) -> None:
+        self.gateway.run(open_window(self.gateway.pool, terminal, minutes=30, reason="drill", by="installer"))
+        self.windows[terminal] = True
+
+    @precondition(lambda self: any(self.windows.values()))
+    @rule()
+    def the_test_windows_expire(self) -> None:
+        self.gateway.admin.execute("UPDATE test_window SET closes_at = least(closes_at, clock_timestamp())")
+        self.windows = dict.fromkeys(TERMINALS, False)
+
+    # What channels do
+
+    @rule()
+    def the_dispatcher_takes_what_is_due(self) -> None:
+        self.gateway.admin.execute("UPDATE notice SET due_at = clock_timestamp() WHERE state = 'due'")
+        leased = self.gateway.run(
+            lease_due(self.gateway.pool, self.gateway.directory, worker=self.gateway.worker, holding=list(self.held))
+        )
+        free = set()
+        for case, target, leg in self.legs():
+            for number, message in leg.messages.items():
+                if message.state == "due" and not message.taken:
+                    free.add(keys.notice_id(self.leg_id(case, target), number))
+                    message.taken = True
+        # What is held from before and was recorded twice is free again, though this worker knows it still.
+        assert {notice.id for notice in leased} == free
+        self.held |= {notice.id: notice for notice in leased}
+
+    @precondition(lambda self: self.held)
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from(["sent", "sent", "accepted", "coming", "cannot", "try_again", "give_up"]),
+        again=st.sampled_from([False, False, True]),
+        taken=handovers,
+    )
+    def a_channel_has_tried(self, data: st.DataObject, outcome: str, again: bool, taken: bool) -> None:
+        """Record an attempt. With `again` another worker tried the same at the same time, and its word comes later."""
+        notice = self.held[data.draw(st.sampled_from(sorted(self.held)))]
+        notice = replace(notice, tries=data.draw(st.sampled_from([notice.tries, TRIES_BEFORE_HELP - 1, LAST_TRY - 1])))
+        case, target, leg = next(one for one in self.legs() if self.leg_id(one[0], one[1]) == notice.leg_id)
+        message = leg.messages[notice.number]
+        if case.state == "closed" and notice.reason != "closed":
+            assert not self.gateway.run(still_due(self.gateway.pool, notice, worker=self.gateway.worker))
+        if outcome in ANSWERS and notice.number < len(leg.messages):
+            outcome = "sent"
+        if not again:
+            del self.held[notice.id]
+        before = self.handed_over()
+        self.attempts += 1
+        message.tried += 1
+        self._tried(case, target, leg, message, notice, outcome, taken=taken)
+        what: Sent | TryAgain | GiveUp = Sent(200, answer=PartyAnswer(outcome) if outcome in ANSWERS else None)
+        if outcome == "try_again":
+            what = TryAgain("busy")
+        elif outcome == "give_up":
+            what = GiveUp("gone")
+        more = self.gateway.record(notice, what, worker=self.gateway.worker if taken else None)
+        assert {one.id for one in more} == self.handed_over() - before
+        self.take(more, taken=taken)
+
+    def _tried(
+        self, case: Case, target: Target, leg: Leg, message: Message, notice: DueNotice, outcome: str, *, taken: bool
+    ) -> None:
+        newest = notice.number == len(leg.messages)
+        if outcome == "sent" or outcome in ANSWERS:
+            message.state, message.taken, leg.heard = "sent", False, True
+            if leg.state == "pending" and newest:
+                leg.state = "delivered"
+            if outcome in ANSWERS:
+                case.answer(leg, PartyAnswer(outcome))
+            return
+        if message.state == "due":
+            message.taken = False
+        tries = notice.tries + 1
+        if notice.channel + 1 < CHANNELS.get(target[1] or "", 1):
+            return
+        if outcome == "try_again" and tries < LAST_TRY:
+            needs_help = tries >= TRIES_BEFORE_HELP and leg.state in ("pending", "failed")
+        else:
+            message.state = "failed" if message.state == "due" else message.state
+            needs_help = leg.state == "pending" and newest
+            leg.state = "failed" if needs_help else leg.state
+        if needs_help and case.state == "open":
+            case.call_fallback(target, taken=taken)
+
+    # What people do
+
+    @precondition(lambda self: self.cases)
+    @rule(
+        data=st.data(),
+        answer=st.sampled_from(sorted(ANSWERS)),
+        minutes=st.sampled_from([None, 5]),
+        by=st.sampled_from([None, "seat 12"]),
+    )
+    def a_party_answers(self, data: st.DataObject, answer: str, minutes: int | None, by: str | None) -> None:
+        case = data.draw(st.sampled_from(self.cases))
+        target = data.draw(st.sampled_from(sorted(case.legs, key=str)))
+        words = PartyAnswer(answer, minutes=minutes, by=by)
+        work = answer_leg(self.gateway.pool, self.gateway.directory, self.leg_id(case, target), words, via="api")
+        if target[1] is None:
+            with pytest.raises(StateConflict):
+                self.gateway.run(work)
+            return
+        leg = case.legs[target]
+        case.answer(leg, words)
+        answered = self.gateway.run(work)
+        over = case.state == "closed" or leg.state in ("withdrawn", "skipped")
+        assert (answered.state, answered.counted) == (leg.state, not over)
+
+    @precondition(lambda self: self.cases)
+    @rule(data=st.data(), operator=st.sampled_from(["anna", "bert"]))
+    def an_operator_owns_a_case(self, data: st.DataObject, operator: str) -> None:
+        case = data.draw(st.sampled_from(self.cases))
+        work = acknowledge_case(self.gateway.pool, self.gateway.directory, case.id, operator=operator)
+        if case.owner not in (None, operator) or (case.owner is None and case.state == "closed"):
+            with pytest.raises(StateConflict):
+                self.gateway.run(work)
+            return
+        case.owner = operator
+        assert self.gateway.run(work).owner == operator
+
+    @precondition(lambda self: self.cases)
+    @rule(data=st.data())
+    def somebody_is_safe(self, data: st.DataObject) -> None:
+        case = data.draw(st.sampled_from(self.cases))
+        row = self.gateway.run(mark_safe(self.gateway.pool, self.gateway.directory, case.id, by="anna"))
+        if case.state == "open":
+            case.state, case.safe = "safe", True
+        assert row.state == case.state
+
+    @precondition(lambda self: self.cases)
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from(["helped", "false_alarm"]),
+        confirmed_by=st.sampled_from([None, "daughter", "daughter"]),
+        taken=handovers,
+    )
+    def a_case_is_closed(self, data: st.DataObject, outcome: str, confirmed_by: str | None, taken: bool) -> None:
+        case = data.draw(st.sampled_from(self.cases))
+        worker = self.gateway.worker if taken else None
+        work = close_case(
+            self.gateway.pool,
+            self.gateway.directory,
+            case.id,
+            outcome=outcome,
+            confirmed_by=confirmed_by,
+            note=None,
+            worker=worker,
+        )
+        unsafe = case.of_class == "emergency" and not case.safe and confirmed_by is None
+        if case.outcome not in (None, outcome) or (case.state != "closed" and unsafe):
+            with pytest.raises(StateConflict):
+                self.gateway.run(work)
+            return
+        before = self.handed_over()
+        if case.state != "closed":
+            case.close(outcome, taken=taken)
+        notices = self.gateway.run(work)
+        assert {notice.id for notice in notices} == self.handed_over() - before
+        self.take(notices, taken=taken)
+
+    # What has to be so after every step
+
+    def legs(self) -> list[tuple[Case, Target, Leg]]:
+        return [(case, target, leg) for case in self.cases for target, leg in case.legs.items()]
+
+    def leg_id(self, case: Case, target: Target) -> UUID:
+        return keys.leg_id(case.id, role=target[0], party=target[1])
+
+    @invariant()
+    def every_press_that_was_answered_is_one_alarm_of_a_case(self) -> None:
+        rows = self.gateway.rows(
+            "SELECT a.id, a.case_id, a.terminal_id, a.kinds, a.test, a.repeats, a.digest FROM alarm a "
+            "JOIN cases c ON c.id = a.case_id"
+        )
+        assert len(rows) == self.gateway.rows("SELECT count(*) AS n FROM alarm")[0].n
+        assert {(row.id, row.case_id, row.terminal_id, tuple(row.kinds), row.test, row.repeats) for row in rows} == {
+            (alarm, one.case.id, one.press.terminal, one.press.kinds, one.test, one.repeats)
+            for alarm, one in self.alarms.items()
+        }
+        assert {press.digest for press in self.sent} <= {bytes(row.digest) for row in rows}
+
+    @invariant()
+    def cases_stand_as_the_model_says(self) -> None:
+        rows = self.gateway.rows(
+            "SELECT id, subject, class AS of_class, state, urgency, kinds, test, previous, owner, outcome, "
+            "safe_at IS NOT NULL AS safe FROM cases ORDER BY opened_at"
+        )
+        assert [
+            (r.id, r.subject, r.of_class, r.state, r.urgency, r.kinds, r.previous, r.owner, r.outcome, r.safe) for r in rows
+        ] == [
+            (c.id, c.subject, c.of_class, c.state, c.presses, c.kinds, c.previous, c.owner, c.outcome, c.safe)
+            for c in self.cases
+        ]
+        assert all(row.test == (row.of_class == "test") for row in rows)
+
+    @invariant()
+    def no_subject_has_two_open_cases_of_a_class(self) -> None:
+        rows = self.gateway.rows(
+            "SELECT subject, class AS of_class FROM cases WHERE state = 'open' GROUP BY subject, class HAVING count(*) > 1"
+        )
+        assert rows == []
+
+    @invariant()
+    def the_urgency_of_a_case_counts_its_presses(self) -> None:
+        rows = self.gateway.rows(
+            "SELECT c.urgency, count(a.id) AS presses FROM cases c LEFT JOIN alarm a ON a.case_id = c.id GROUP BY c.id"
+        )
+        assert all(row.urgency == row.presses for row in rows)
+
+    @invariant()
+    def no_case_holds_alarms_of_another_class(self) -> None:
+        for row in self.gateway.rows("SELECT c.class AS of_class, a.kinds, a.test FROM alarm a JOIN cases c ON c.id = a.case_id"):
+            assert class_of(row.kinds, test=row.test) == row.of_class
+
+    @invariant()
+    def legs_stand_as_the_model_says(self) -> None:
+        rows = self.gateway.rows("SELECT id, case_id, role, party_id, state, ended_at, notices, problem FROM leg")
+        assert {(row.id, row.case_id, row.role, row.party_id, row.state, row.notices) for row in rows} == {
+            (self.leg_id(case, target), case.id, *target, leg.state, len(leg.messages)) for case, target, leg in self.legs()
+        }
+        for row in rows:
+            assert (row.ended_at is None) == (row.state in ("pending", "delivered"))
+            assert row.problem is not None or row.state not in ("failed", "skipped")
+
+    @invariant()
+    def everybody_whom_the_kinds_call_has_a_leg(self) -> None:
+        for case in self.cases:
+            wanted = planned(case.kinds, test=case.of_class == "test", at_home=case.at_home)
+            rows = self.gateway.rows(f"SELECT role, party_id, state FROM leg WHERE case_id = '{case.id}'")
+            assert wanted.keys() <= {(row.role, row.party_id) for row in rows}
+            if case.of_class == "test":
+                assert {row.state for row in rows if row.role in PUBLIC} <= {"skipped"}
+
+    @invariant()
+    def notices_stand_as_the_model_says(self) -> None:
+        rows = self.gateway.rows("SELECT id, leg_id, number, reason, state, worker, ended_at FROM notice")
+        assert {(row.id, row.reason, row.state, row.worker is not None) for row in rows} == {
+            (keys.notice_id(self.leg_id(case, target), number), message.reason, message.state, message.taken)
+            for case, target, leg in self.legs()
+            for number, message in leg.messages.items()
+        }
+        assert all((row.ended_at is None) == (row.state == "due") for row in rows)
+
+    @invariant()
+    def after_the_end_nothing_is_sent_but_the_word_that_it_is_over(self) -> None:
+        rows = self.gateway.rows(
+            "SELECT n.id FROM notice n JOIN cases c ON c.id = n.case_id "
+            "WHERE c.state = 'closed' AND n.state = 'due' AND n.reason <> 'closed'"
+        )
+        assert rows == []
+
+    @invariant()
+    def nobody_waits_for_a_message_that_is_not_on_its_way(self) -> None:
+        rows = self.gateway.rows(
+            "SELECT leg.id FROM leg WHERE state = 'pending' AND NOT EXISTS "
+            "(SELECT FROM notice n WHERE n.leg_id = leg.id AND n.number = leg.notices AND n.state = 'due')"
+        )
+        assert rows == []
+
+    @invariant()
+    def nothing_that_was_tried_is_forgotten(self) -> None:
+        assert self.gateway.rows("SELECT count(*) AS n FROM attempt")[0].n == self.attempts
+        assert self.gateway.rows("SELECT count(*) AS n FROM quarantine")[0].n == len(self.quarantined)
+
+    @invariant()
+    def every_journal_holds(self) -> None:
+        chains: dict[UUID, list[journal.Entry]] = {case.id: [] for case in self.cases}
+        for row in self.gateway.rows("SELECT case_id, n, at, kind, actor, sealed, prev, hash FROM journal ORDER BY n"):
+            chains[row.case_id].append(journal.Entry(**row._asdict()))
+        for row in self.gateway.rows("SELECT id, journal_n, journal_head FROM cases"):
+            assert journal.verify(chains[row.id], head=row.journal_head, count=row.journal_n) is None
+            assert len(chains[row.id]) == row.journal_n
+
+    def teardown(self) -> None:
+        """Open every entry: what cannot be read is no proof."""
+        for row in self.gateway.rows(
+            "SELECT j.case_id, j.n, j.sealed, k.id, k.wrapped FROM journal j JOIN data_key k ON k.id = j.key_id"
+        ):
+            key = self.gateway.keyring.unwrap(row.id, row.wrapped)
+            key.open(row.sealed, about=f"journal {row.case_id} {row.n}")
+
+
+def test_cases_are_what_the_model_says(gateway: Gateway) -> None:
+    run_state_machine_as_test(
+        lambda: CaseMachine(gateway),
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
