@@ -84,6 +84,7 @@ def show_storm(report: storms.Report, console: Console) -> None:
     console.print(f"\n{report.options.presses} keys at once, {len(NANJING)} parties each")
     moments = _table("", "since the first publication", "ms")
     moments.add_row("last alarm published", _ms(storm.published_ms))
+    moments.add_row("last alarm confirmed by the broker", _ms(storm.confirmed_ms))
     moments.add_row("last alarm committed: «received» at its terminal", _ms(storm.received_ms))
     moments.add_row("last party told", _ms(storm.told_ms))
     console.print(moments)

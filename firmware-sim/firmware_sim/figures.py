@@ -25,7 +25,6 @@ __all__ = [
     "judge",
     "quantile",
     "summary",
-    "told_twice",
 ]
 
 QUANTILES = (0.5, 0.95, 0.99, 1.0)
@@ -218,19 +217,6 @@ def evaluate(
             )
         )
     return samples
-
-
-def told_twice(arrivals: Iterable[Arrival]) -> tuple[str, ...]:
-    """Name every party that was alerted to one case under more than one id, which it cannot tell from two cases."""
-    ids: dict[tuple[UUID | None, str], set[str]] = {}
-    for arrival in arrivals:
-        if arrival.notice is not None and arrival.notice.type == "case.alert":
-            ids.setdefault((arrival.case, arrival.party), set()).add(arrival.id)
-    return tuple(
-        f"{party} was alerted to case {case} under {len(several)} ids"
-        for (case, party), several in ids.items()
-        if len(several) > 1
-    )
 
 
 def judge(phases: Sequence[Phase]) -> tuple[str, ...]:

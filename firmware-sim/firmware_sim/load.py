@@ -21,6 +21,7 @@ from protocols.okc import Up, up_topic
 from schemas.reports import HeartbeatReport
 
 __all__ = [
+    "PUBACK",
     "Connection",
     "Orders",
     "Progress",
@@ -36,7 +37,7 @@ C = TypeVar("C", bound="Connection")
 
 _TICK_S = 0.01
 _KEEP_ALIVE_S = 60
-_CONNACK, _PUBACK, _PINGREQ = 0x20, 0x40, bytes((0xC0, 0))
+_CONNACK, PUBACK, _PINGREQ = 0x20, 0x40, bytes((0xC0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ class Connection(asyncio.Protocol):
 
     def take(self, kind: int, body: bytes) -> None:
         """Take one packet of the broker."""
-        if kind == _PUBACK:
+        if kind == PUBACK:
             self._progress.confirmed += 1
         elif kind == _CONNACK and not self.accepted.done():
             if body[1] == 0:

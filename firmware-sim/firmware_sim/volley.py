@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from time import monotonic_ns, process_time
 
 from firmware_sim.children import hearing, say
-from firmware_sim.load import Connection, Progress, connected, keep_alive, publish_packet, subscribe_packet
+from firmware_sim.load import PUBACK, Connection, Progress, connected, keep_alive, publish_packet, subscribe_packet
 from protocols.okc import Down, Up, down_topic, up_topic
 
 __all__ = ["Fired", "Orders", "Seen"]
@@ -31,14 +31,9 @@ class Orders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """How far it is: alarms that the broker confirmed, terminals that heard ``received`` and those that it threw out.
+    """How far it is: terminals that heard ``received``, and the processor time of this process so far."""
 
-    ``cpu_s`` is the processor time of this process so far.
-    """
-
-    confirmed: int
     received: int
-    lost: int
     cpu_s: float
 
 
@@ -48,6 +43,7 @@ class Fired:
 
     terminal: str
     published_ns: int | None
+    confirmed_ns: int | None
     received_ns: int | None
     heard: str | None
 
@@ -59,6 +55,7 @@ class _Armed(Connection):
         super().__init__(terminal, secret, progress)
         self.listening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.published_ns: int | None = None
+        self.confirmed_ns: int | None = None
         self.received_ns: int | None = None
         self.heard: bytes | None = None
 
@@ -71,6 +68,8 @@ class _Armed(Connection):
         elif kind == _SUBACK:
             self.listening.set_result(None)
         else:
+            if kind == PUBACK:
+                self.confirmed_ns = monotonic_ns()
             super().take(kind, body)
 
     async def listen(self) -> None:
@@ -97,6 +96,7 @@ def _report(armed: Sequence[_Armed]) -> None:
         fired = Fired(
             terminal=terminal.terminal,
             published_ns=terminal.published_ns,
+            confirmed_ns=terminal.confirmed_ns,
             received_ns=terminal.received_ns,
             heard=None if terminal.heard is None else terminal.heard.decode(errors="replace"),
         )
@@ -119,10 +119,7 @@ async def _run() -> None:
                     _fire(armed, payloads)
                 case "progress":
                     received = sum(terminal.received_ns is not None for terminal in armed)
-                    seen = Seen(
-                        confirmed=progress.confirmed, received=received, lost=progress.lost, cpu_s=process_time()
-                    )
-                    say(asdict(seen))
+                    say(asdict(Seen(received=received, cpu_s=process_time())))
                 case "report":
                     _report(armed)
         alive.cancel()

@@ -162,9 +162,9 @@ async def _refuse_conflicts(conn: Connection, site: Site, wanted: Mapping[Ref, D
     foreign = [f"{kind} {name} (site {owner})" for kind, name, owner in await cursor.fetchall()]
     if foreign:
         raise SiteConflict(f"Another site owns {', '.join(foreign[:10])}. Ids are unique in the whole installation.")
-    people = [f"person:{name}" for kind, name in wanted if kind == "person"]
-    await keys.read(people)
-    gone = sorted(subject.removeprefix("person:") for subject in keys.erased & set(people))
+    people = {f"person:{name}" for kind, name in wanted if kind == "person"}
+    await keys.read(sorted({_subject(site.site, ref) for ref in wanted}))  # what was pruned comes back under its key
+    gone = sorted(subject.removeprefix("person:") for subject in keys.erased & people)
     if gone:
         raise SiteConflict(f"These persons were erased and cannot come back under their id: {', '.join(gone[:10])}.")
 
@@ -256,8 +256,8 @@ class _Writer:
             """
             INSERT INTO party (id, site_id, district, role, sealed, key_id, broker_mac)
             VALUES (%s, %s, %s, %s, %s, %s, %s)
-            ON CONFLICT (id) DO UPDATE SET district = excluded.district, role = excluded.role, sealed = excluded.sealed,
-                key_id = excluded.key_id, broker_mac = excluded.broker_mac, active = true
+            ON CONFLICT (id) DO UPDATE SET site_id = excluded.site_id, district = excluded.district, role = excluded.role,
+                sealed = excluded.sealed, key_id = excluded.key_id, broker_mac = excluded.broker_mac, active = true
             """,
             (
                 name,
@@ -275,7 +275,8 @@ class _Writer:
         await self._conn.execute(
             """
             INSERT INTO household (id, site_id, district, sealed, key_id) VALUES (%s, %s, %s, %s, %s)
-            ON CONFLICT (id) DO UPDATE SET district = excluded.district, sealed = excluded.sealed, active = true
+            ON CONFLICT (id) DO UPDATE SET site_id = excluded.site_id, district = excluded.district,
+                sealed = excluded.sealed, active = true
             """,
             (
                 name,
@@ -289,7 +290,7 @@ class _Writer:
         await self._conn.execute(
             "INSERT INTO household_party (household_id, party_id, position) "
             "SELECT %s, party, nth FROM unnest(%s::text[]) WITH ORDINALITY AS p (party, nth)",
-            (name, list(household.parties)),
+            (name, list(dict.fromkeys(household.parties))),
         )
         await self._assign(name, household.terminals)
 
@@ -320,7 +321,7 @@ class _Writer:
             INSERT INTO person (id, site_id, district, household_id, position, sealed, key_id)
             VALUES (%s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (id) DO UPDATE SET household_id = excluded.household_id, position = excluded.position,
-                sealed = excluded.sealed, district = excluded.district, active = true
+                sealed = excluded.sealed, site_id = excluded.site_id, district = excluded.district, active = true
             """,
             (
                 name,
@@ -346,7 +347,8 @@ class _Writer:
             """
             INSERT INTO terminal (public_id, site_id, district, model, secret_mac)
             VALUES (%(id)s, %(site)s, %(district)s, %(model)s, %(mac)s)
-            ON CONFLICT (public_id) DO UPDATE SET model = excluded.model, district = excluded.district, active = true,
+            ON CONFLICT (public_id) DO UPDATE SET site_id = excluded.site_id, district = excluded.district,
+                model = excluded.model, active = true,
                 secret_mac = coalesce(excluded.secret_mac, terminal.secret_mac),
                 epoch = terminal.epoch + CASE WHEN excluded.secret_mac <> terminal.secret_mac THEN 1 ELSE 0 END
             """,

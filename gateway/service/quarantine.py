@@ -37,6 +37,11 @@ class Misread:
         """SHA-256 of the payload."""
         return hashlib.sha256(self.payload).digest()
 
+    @property
+    def kept_topic(self) -> str:
+        """The topic as the database can hold it, and under which the message is found again."""
+        return self.topic.replace("\x00", "�")[:1000]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayResult:
@@ -73,7 +78,7 @@ def press_of(
 async def keep(pool: Pool, misread: Misread) -> int:
     """Keep a message of telemetry, or of a topic nobody may use; the same bytes again only count. Returns a number."""
     async with pool.connection() as conn, conn.transaction():
-        known = await quarantine.seen(conn, misread.topic, misread.digest)
+        known = await quarantine.seen(conn, misread.kept_topic, misread.digest)
         return known[0] if known is not None else await _keep(conn, misread, case_id=None, district=None)
 
 
@@ -95,7 +100,7 @@ async def keep_alarm(pool: Pool, directory: Directory, misread: Misread, *, work
     )
     async with pool.connection() as conn, conn.transaction():
         raised = await raise_alarm_in(conn, directory, press, worker=worker)
-        if await quarantine.seen(conn, misread.topic, misread.digest) is None:
+        if await quarantine.seen(conn, misread.kept_topic, misread.digest) is None:
             await _keep(conn, misread, case_id=raised.case_id, district=raised.district)
         return raised
 
@@ -105,7 +110,7 @@ async def _keep(conn: Connection, misread: Misread, *, case_id: UUID | None, dis
         conn,
         received_at=misread.received_at,
         transport=misread.transport,
-        topic=misread.topic.replace("\x00", "�")[:1000],
+        topic=misread.kept_topic,
         terminal=misread.terminal,
         district=district,
         payload=misread.payload,

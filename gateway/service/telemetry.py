@@ -51,7 +51,8 @@ def fix_record(fix: Fix, at: datetime | None, received_at: datetime) -> dict[str
 
 def _state(terminal: UUID, told: Told) -> StateRow:
     report = told.report
-    at = _time(report.at, told.received_at)
+    # A clock that is ahead must not hold back what the terminal says once it is right: nothing is newer than now.
+    at = min(_time(report.at, told.received_at), told.received_at)
     row = StateRow(terminal=terminal, seen_at=told.received_at, clock_skew_s=_skew_s(report.at, told.received_at))
     if isinstance(report, HeartbeatReport):
         return replace(
@@ -68,7 +69,7 @@ def _state(terminal: UUID, told: Told) -> StateRow:
         return replace(
             row,
             fix=fix_record(report.fix, report.at, told.received_at),
-            fix_at=_time(report.fix.at or report.at, told.received_at),
+            fix_at=min(_time(report.fix.at or report.at, told.received_at), told.received_at),
         )
     return row
 

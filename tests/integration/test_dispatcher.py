@@ -94,7 +94,12 @@ class Desk:
 
     @asynccontextmanager
     async def dispatching(
-        self, channel: FakeChannel, *, name: str = "a", parallel: int = 32, more: Mapping[str, FakeChannel] | None = None
+        self,
+        channel: FakeChannel,
+        *,
+        name: str = "a",
+        parallel: int = 32,
+        more: Mapping[str, FakeChannel] | None = None,
     ) -> AsyncIterator[Dispatcher]:
         dispatcher = Dispatcher(
             self._database,
@@ -193,17 +198,21 @@ async def test_a_living_worker_keeps_what_it_has_taken(desk: Desk, database: str
     channel = FakeChannel()
     async with worker(database) as (other, session):
         theirs = await desk.press(WANG, worker=other)
-        await desk.rows("UPDATE notice SET queued_at = queued_at - interval '1 h', due_at = due_at - interval '1 h' RETURNING 1")
+        await desk.rows(
+            "UPDATE notice SET queued_at = queued_at - interval '1 h', due_at = due_at - interval '1 h' RETURNING 1"
+        )
         for _ in range(3):
             await outbox.beat(session, other, {})
             async with desk.dispatching(channel):
                 # A lease takes what has been due the longest first, so theirs would have been among the first.
                 ours = await desk.press(LI)
-                await channel.until(lambda case=ours.case_id: len({n.id for n in channel.sent if n.case.id == case}) >= 6)
+                await channel.until(
+                    lambda case=ours.case_id: len({n.id for n in channel.sent if n.case.id == case}) >= 6
+                )
     assert all(notice.case.id != theirs.case_id for notice in channel.sent)
-    assert await desk.rows(
-        "SELECT DISTINCT state, worker FROM notice WHERE case_id = %s", theirs.case_id
-    ) == [("due", other)]
+    assert await desk.rows("SELECT DISTINCT state, worker FROM notice WHERE case_id = %s", theirs.case_id) == [
+        ("due", other)
+    ]
 
 
 async def test_what_this_worker_owns_but_lost_is_taken_again_and_what_it_holds_is_not(
@@ -352,7 +361,9 @@ async def test_a_channel_that_this_gateway_does_not_have_is_passed_over(desk: De
         await desk.press()
         await stream.reached("hotline-12349")
         await desk.eventually("SELECT state, count(*) FROM leg GROUP BY 1", gives=[("delivered", 6)])
-    assert await desk.rows("SELECT channel, outcome FROM attempt WHERE notice_id = %s ORDER BY id", stream.sent[0].id) == [
+    assert await desk.rows(
+        "SELECT channel, outcome FROM attempt WHERE notice_id = %s ORDER BY id", stream.sent[0].id
+    ) == [
         ("webhook", "give_up"),
         ("mqtt", "give_up"),
         ("stream", "sent"),
@@ -431,7 +442,10 @@ async def test_an_outcome_that_the_database_refuses_stops_nothing(desk: Desk, po
         await desk.press()
         others = "SELECT state, count(*) FROM leg WHERE party_id <> 'hotline-12349' GROUP BY 1"
         await desk.eventually(others, gives=[("delivered", 5)])
-        await desk.eventually("SELECT count(*) > 0 FROM attempt WHERE leg_id = (SELECT id FROM leg WHERE party_id = 'hotline-12349')", gives=[(True,)])
+        await desk.eventually(
+            "SELECT count(*) > 0 FROM attempt WHERE leg_id = (SELECT id FROM leg WHERE party_id = 'hotline-12349')",
+            gives=[(True,)],
+        )
         await desk.press(LI)
         await desk.eventually(others, gives=[("delivered", 10)])
 
@@ -446,7 +460,9 @@ async def test_closing_a_case_cancels_what_waits_for_its_next_try(desk: Desk) ->
     channel = for_party("hotline-12349", busy)
     async with desk.dispatching(channel):
         raised = await desk.press()
-        await desk.eventually("SELECT outcome, count(*) FROM attempt GROUP BY 1 ORDER BY 1", gives=[("sent", 5), ("try_again", 1)])
+        await desk.eventually(
+            "SELECT outcome, count(*) FROM attempt GROUP BY 1 ORDER BY 1", gives=[("sent", 5), ("try_again", 1)]
+        )
         await desk.close(raised.case_id)
         await desk.hurry()
         await channel.until(lambda: [n.reason for n in channel.to("hotline-12349")] == ["alarm", "closed"])
@@ -509,5 +525,7 @@ async def test_a_party_that_is_gone_from_the_directory_fails_its_leg_and_no_othe
     await desk.rows("UPDATE site SET revision = revision + 1 RETURNING 1")
     channel = FakeChannel()
     async with desk.dispatching(channel):
-        await desk.eventually("SELECT state, count(*) FROM leg GROUP BY 1 ORDER BY 1", gives=[("delivered", 5), ("failed", 1)])
+        await desk.eventually(
+            "SELECT state, count(*) FROM leg GROUP BY 1 ORDER BY 1", gives=[("delivered", 5), ("failed", 1)]
+        )
     assert channel.to("community-daying") == []

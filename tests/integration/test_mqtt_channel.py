@@ -101,9 +101,7 @@ async def test_without_a_broker_it_is_tried_again_until_there_is_one(broker: Rea
 
 
 async def test_a_link_that_was_never_up_is_tried_again() -> None:
-    channel = MqttChannel(
-        MqttLink(Broker("mqtt://127.0.0.1:9"), client_id="~notify-a"), answer_link=lambda _: None
-    )
+    channel = MqttChannel(MqttLink(Broker("mqtt://127.0.0.1:9"), client_id="~notify-a"), answer_link=lambda _: None)
     outcome = await channel.send(made_up_notice("mqtt", secret="unused"))
     assert isinstance(outcome, TryAgain)
     assert outcome.status is None

@@ -187,7 +187,10 @@ async def test_a_retry_carries_the_same_id_and_a_signature_of_its_own(channel: W
         assert isinstance(await channel.send(notice), TryAgain)
     first, second = platform.requests
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == notice.id
-    assert [request.headers["webhook-signature"] for request in (first, second)] == [signature(first), signature(second)]
+    assert [request.headers["webhook-signature"] for request in (first, second)] == [
+        signature(first),
+        signature(second),
+    ]
     assert first.body != second.body, "the second tells the state of its own time"
 
 

@@ -101,7 +101,9 @@ def test_any_entry_put_in_twice_shows(journal: list[Entry], known: tuple[bool, b
 
 
 @given(journals, st.data())
-def test_a_tail_that_was_cut_off_shows_by_either_half_of_a_checkpoint(journal: list[Entry], data: st.DataObject) -> None:
+def test_a_tail_that_was_cut_off_shows_by_either_half_of_a_checkpoint(
+    journal: list[Entry], data: st.DataObject
+) -> None:
     kept = journal[: data.draw(st.integers(0, len(journal) - 1))]
     assert not checked(kept, journal, (True, False))
     assert not checked(kept, journal, (False, True))

@@ -11,7 +11,9 @@ from gateway.domain import keys
 terminals = st.sampled_from(["1", "11", "1-1", "1_1"]) | st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 numbers = st.sampled_from([0, 1, 11, 111, 2**32 - 1]) | st.integers(0, 2**32 - 1)
 epochs = st.sampled_from([0, 1, 11]) | st.integers(0, 2**31 - 1)
-kinds = st.sampled_from(["sos", "fall", "sos+fall", "+", "%2B", ":", "|", "a|1", "1"]) | st.text(min_size=1, max_size=64)
+kinds = st.sampled_from(["sos", "fall", "sos+fall", "+", "%2B", ":", "|", "a|1", "1"]) | st.text(
+    min_size=1, max_size=64
+)
 kind_sets = st.frozensets(kinds, max_size=4)
 roles = st.sampled_from(["guardian", "a", "a_b"]) | st.from_regex(r"[a-z][a-z0-9_]{0,63}", fullmatch=True)
 parties = st.none() | st.sampled_from(["a", "b", "guardian"]) | terminals
@@ -36,17 +38,13 @@ def test_two_presses_have_two_keys(
 
 
 @given(terminals, epochs, kind_sets, kind_sets)
-def test_two_sets_of_kinds_have_two_keys(
-    terminal: str, epoch: int, one: frozenset[str], other: frozenset[str]
-) -> None:
+def test_two_sets_of_kinds_have_two_keys(terminal: str, epoch: int, one: frozenset[str], other: frozenset[str]) -> None:
     first = keys.window_key(terminal, epoch=epoch, kinds=tuple(one))
     assert (first == keys.window_key(terminal, epoch=epoch, kinds=tuple(other))) == (one == other)
 
 
 @given(terminals, epochs, st.lists(kinds, min_size=1, max_size=5))
-def test_neither_order_nor_repetition_of_kinds_makes_another_press(
-    terminal: str, epoch: int, words: list[str]
-) -> None:
+def test_neither_order_nor_repetition_of_kinds_makes_another_press(terminal: str, epoch: int, words: list[str]) -> None:
     backwards = (*reversed(words), words[0])
     one = keys.window_key(terminal, epoch=epoch, kinds=tuple(words))
     assert one == keys.window_key(terminal, epoch=epoch, kinds=backwards)

@@ -38,7 +38,9 @@ class Situation:
 
 def pairs(legs: list[PlannedLeg], *, origin: str | None = None) -> set[tuple[str, str | None]]:
     return {
-        (leg.role, None if leg.party is None else leg.party.id) for leg in legs if origin is None or leg.origin == origin
+        (leg.role, None if leg.party is None else leg.party.id)
+        for leg in legs
+        if origin is None or leg.origin == origin
     }
 
 
@@ -88,7 +90,7 @@ def test_every_party_of_every_role_that_a_kind_calls_gets_a_leg(situation: Situa
     legs = situation.legs()
     for kind in situation.kinds:
         for role in situation.roles_of(kind):
-            members = {party.id for party in situation.parties if party.role == role}
+            members: set[str | None] = {party.id for party in situation.parties if party.role == role}
             assert {(role, name) for name in members or {None}} <= pairs(legs, origin="plan")
 
 

@@ -56,7 +56,9 @@ PARTY = Party(
     name="养老服务热线",
     district="320102",
     phone="02500000009",
-    channels=(ChannelSpec(kind="webhook", options={"url": "https://platform.example/hook", "secret": "whsec_Z2VoZWlt"}),),
+    channels=(
+        ChannelSpec(kind="webhook", options={"url": "https://platform.example/hook", "secret": "whsec_Z2VoZWlt"}),
+    ),
 )
 CASE_VIEW = CaseView(
     id=CASE,
@@ -138,7 +140,11 @@ def to(role: str, **changes: Any) -> DueNotice:
 
 def test_a_neighbour_learns_which_door_to_knock_at_and_nothing_else() -> None:
     told = data(to("neighbour"))
-    assert told["address"] == {"text": "玄武区梅园新村街道示范小区3幢501室", "landmark": "北门对面是小学", "approach": None}
+    assert told["address"] == {
+        "text": "玄武区梅园新村街道示范小区3幢501室",
+        "landmark": "北门对面是小学",
+        "approach": None,
+    }
     nothing = dict.fromkeys(("id", "age", "phone", "health"))
     assert told["persons"] == [{"name": "王老人"} | nothing, {"name": "李老人"} | nothing]
     assert (told["location"], told["maps"], told["problem"]) == (None, {}, None)
@@ -173,7 +179,9 @@ def test_those_who_care_have_everything_but_the_health_record(role: str) -> None
     assert told["location"] is not None
 
 
-roles = st.sampled_from([*FULL_ROLES, *NAMED_ROLES, "neighbour"]) | st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True)
+roles = st.sampled_from([*FULL_ROLES, *NAMED_ROLES, "neighbour"]) | st.from_regex(
+    r"[a-z][a-z0-9_]{0,20}", fullmatch=True
+)
 levels = st.sampled_from([level.value for level in Privacy])
 reasons = st.sampled_from(["alarm", "fallback", "pressed_again", "location", "closed"])
 
@@ -194,9 +202,9 @@ def test_a_role_nobody_knows_is_told_least(role: str) -> None:
     assert (level is Privacy.NEIGHBOUR) == ("秀兰" not in sent(to(role)))
 
 
-hidden = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zs", "Zl", "Zp")), min_size=8, max_size=20).map(
-    lambda text: f"~{text}~"
-)
+hidden = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Zs", "Zl", "Zp")), min_size=8, max_size=20
+).map(lambda text: f"~{text}~")
 
 
 @given(hidden, hidden, hidden, hidden, hidden)
@@ -253,7 +261,11 @@ def test_once_it_is_over_nobody_is_asked_to_answer() -> None:
     ("reason", "test", "text"),
     [
         ("alarm", False, "【求助】紧急呼叫、跌倒：王秀兰（85岁）、李国强，玄武区梅园新村街道示范小区3幢501室"),
-        ("pressed_again", False, "【再次呼叫】紧急呼叫、跌倒：王秀兰（85岁）、李国强，玄武区梅园新村街道示范小区3幢501室"),
+        (
+            "pressed_again",
+            False,
+            "【再次呼叫】紧急呼叫、跌倒：王秀兰（85岁）、李国强，玄武区梅园新村街道示范小区3幢501室",
+        ),
         ("location", False, "【位置更新】紧急呼叫、跌倒：王秀兰（85岁）、李国强，玄武区梅园新村街道示范小区3幢501室"),
         ("closed", False, "【已结束】紧急呼叫、跌倒：王秀兰（85岁）、李国强，玄武区梅园新村街道示范小区3幢501室"),
         ("alarm", True, "【测试】【求助】紧急呼叫、跌倒：王秀兰（85岁）、李国强，玄武区梅园新村街道示范小区3幢501室"),
@@ -281,7 +293,10 @@ def test_a_terminal_that_stands_nowhere_is_named_itself() -> None:
 
 def test_an_alarm_from_nobody_knows_where_does_not_invent_a_terminal() -> None:
     for locale in ("zh-CN", "en"):
-        assert "None" not in data(household=None, location=None, terminal=None, kinds=("unreadable",), locale=locale)["text"]
+        assert (
+            "None"
+            not in data(household=None, location=None, terminal=None, kinds=("unreadable",), locale=locale)["text"]
+        )
 
 
 # Time

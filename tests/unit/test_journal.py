@@ -35,7 +35,9 @@ HEAD = THREE[-1].hash
 
 def test_the_hash_of_an_entry_never_changes() -> None:
     # Written down once: a journal is proof for years, so every later version has to find the same hash.
-    digest = chain(case_id=CASE, n=1, at=AT, kind="alarm.received", actor="terminal:8", sealed=b"\x00\xff", prev=GENESIS)
+    digest = chain(
+        case_id=CASE, n=1, at=AT, kind="alarm.received", actor="terminal:8", sealed=b"\x00\xff", prev=GENESIS
+    )
     assert digest.hex() == "38cfb6e73bdeade6fb4c68fd04352665c317e55e29e0897750eceeaf5ab23c47"
 
 

@@ -8,7 +8,11 @@ from gateway.domain.plan import PlannedLeg, legs_for
 
 def party(name: str, role: str, *, channels: int = 1) -> Party:
     return Party(
-        id=name, role=role, name=name, district="320102", channels=tuple(ChannelSpec(kind="stream") for _ in range(channels))
+        id=name,
+        role=role,
+        name=name,
+        district="320102",
+        channels=tuple(ChannelSpec(kind="stream") for _ in range(channels)),
     )
 
 
@@ -96,7 +100,11 @@ def test_an_alarm_of_no_kind_calls_the_fallback() -> None:
 def test_a_test_tells_everybody_but_the_public_services() -> None:
     legs = legs_for(["sos", "smoke"], plans=PLANS, parties=FAMILY, fallback=(DUTY,), test=True)
     assert sorted(leg.party.id for leg in legs if leg.party is not None and leg.skipped) == ["119", "120"]
-    assert sorted(leg.party.id for leg in legs if leg.party is not None and not leg.skipped) == ["daughter", "hotline", "son"]
+    assert sorted(leg.party.id for leg in legs if leg.party is not None and not leg.skipped) == [
+        "daughter",
+        "hotline",
+        "son",
+    ]
 
 
 def test_a_public_service_that_a_test_would_not_wake_is_no_hole() -> None:
@@ -107,7 +115,11 @@ def test_a_public_service_that_a_test_would_not_wake_is_no_hole() -> None:
 def test_a_test_that_would_wake_nobody_tells_the_fallback() -> None:
     only = (plan("only", "*", "ambulance_120"),)
     legs = legs_for(["sos"], plans=only, parties=FAMILY, fallback=(DUTY, FIRE), test=True)
-    assert {leg.party.id: leg.skipped for leg in legs if leg.party is not None} == {"120": True, "duty": False, "119": True}
+    assert {leg.party.id: leg.skipped for leg in legs if leg.party is not None} == {
+        "120": True,
+        "duty": False,
+        "119": True,
+    }
 
 
 def test_a_fallback_without_channel_is_seen_as_failed() -> None:
