@@ -1,15 +1,19 @@
 """Settings: read once, from flags, ``ONEKEY_…`` variables, a TOML file, in this order of precedence."""
 
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 __all__ = ["Broker", "ConfigError", "Settings", "load"]
+
+
+_MASK = "********"
 
 
 class ConfigError(Exception):
@@ -25,12 +29,16 @@ class Broker:
         Raises:
             ValueError: Not an MQTT address.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None  # what is wrong in it may be a part of its password
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise ValueError("must look like mqtt://user:password@host:1883 or mqtts://…")
+            raise ValueError("must look like mqtt://user:password@host:1883 or mqtts://…, odd characters as %40")
         self.tls = parts.scheme == "mqtts"
         self.host = parts.hostname
-        self.port = parts.port or (8883 if self.tls else 1883)
+        self.port = port or (8883 if self.tls else 1883)
         self.user = None if parts.username is None else unquote(parts.username)
         self.password = None if parts.password is None else unquote(parts.password)
 
@@ -157,20 +165,27 @@ class Settings(BaseSettings):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, SecretStr):
-                value = _masked(value.get_secret_value())
+                value = _MASK if name in ("master_key", "auth_seed") else _masked(value.get_secret_value())
             plain[name] = str(value) if isinstance(value, Path) else value
         return plain
 
 
+_PLAIN_ADDRESS = re.compile(
+    r"(?P<scheme>postgresql|postgres|mqtts?|nats|tls)://"
+    r"(?:(?P<user>[\w.~%-]*)(?P<password>:[^@/?#\s:]*)?@)?(?P<place>[\w.,:\[\]-]*(?:/[\w.~-]*)?)(?:\?(?P<options>[^#@\s]*))?",
+    re.ASCII,
+)
+
+
 def _masked(text: str) -> str:
-    parts = urlsplit(text)
-    if not parts.scheme or not (parts.netloc or parts.path):
-        return "********"
-    if parts.password is None:
-        return text
-    user = quote(parts.username or "", safe="")
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{user}:********@{host}").geturl()
+    """Show of an address what is no secret: nothing at all of one that is not written by the book."""
+    address = _PLAIN_ADDRESS.fullmatch(text)
+    if address is None:
+        return _MASK
+    user = address["user"]
+    who = "" if user is None else f"{user}{':' + _MASK if address['password'] is not None else ''}@"
+    options = [option for option in (address["options"] or "").split("&") if option.startswith("host=")]
+    return f"{address['scheme']}://{who}{address['place']}{'?' if options else ''}{'&'.join(options)}"
 
 
 def load(*, file: Path | None = None, **flags: object) -> Settings:

@@ -30,6 +30,7 @@ __all__ = [
     "SLACK_RATIO",
     "Options",
     "Report",
+    "chance",
     "judge",
     "legs_ms",
     "limit_ms",
@@ -47,6 +48,7 @@ _DEAD_URL = "http://platform.onekey-bench.test/hooks"
 _TROUBLED = "troubled"
 
 SLACK_MS, SLACK_RATIO = 10.0, 1.2
+_SHUFFLES = 1000
 LIMIT_MS = next(bar.limit_ms for bar in BARS if bar.of == "last")
 
 
@@ -61,12 +63,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(Judged):
-    """The whole run. ``bad_calls`` says how often each bad party was called: roles, and queries for the dead name."""
+    """The whole run. ``bad_calls`` says how often each bad party was called; ``chance`` is what `chance` returns."""
 
     options: Options
     before: tuple[Sample, ...]
     control: tuple[Sample, ...]
     troubled: tuple[Sample, ...]
+    chance: float | None
     bad_calls: Mapping[str, int]
 
     def series(self) -> dict[str, list[float]]:
@@ -84,6 +87,7 @@ class Report(Judged):
             "bad_calls": dict(self.bad_calls),
             "ms": {name: summary(values) for name, values in series.items()},
             "p99_limit_ms": limit_ms(series["control"]) if series["control"] else None,
+            "chance": self.chance,
             "samples": {
                 name: [asdict(sample) for sample in samples]
                 for name, samples in (("before", self.before), ("control", self.control), ("troubled", self.troubled))
@@ -100,6 +104,26 @@ def limit_ms(control_ms: Sequence[float]) -> float:
     """Return what the 99th percentile beside bad parties may be: the larger of the two slacks over the control's."""
     p99_ms = quantile(control_ms, 0.99)
     return max(p99_ms + SLACK_MS, p99_ms * SLACK_RATIO)
+
+
+def chance(control: Sequence[Sample], troubled: Sequence[Sample], *, rng: Random) -> float | None:
+    """Return how often the p99 differs as much as it did when the presses of both kinds are shuffled at random.
+
+    A large share says that the difference is noise of the machine: the slowest legs of a percent of the presses make
+    a p99. None where nothing was measured.
+    """
+    control_ms, troubled_ms = legs_ms(control), legs_ms(troubled)
+    if not control_ms or not troubled_ms:
+        return None
+    found_ms = quantile(troubled_ms, 0.99) - quantile(control_ms, 0.99)
+    presses = [*control, *troubled]
+    as_large = 0
+    for _ in range(_SHUFFLES):
+        rng.shuffle(presses)
+        first_ms, second_ms = legs_ms(presses[: len(control)]), legs_ms(presses[len(control) :])
+        if first_ms and second_ms:
+            as_large += quantile(second_ms, 0.99) - quantile(first_ms, 0.99) >= found_ms
+    return as_large / _SHUFFLES
 
 
 def judge(
@@ -164,7 +188,12 @@ async def run(options: Options, console: Console) -> Report:
         }
         calls = cast.calls()
         return Report(
-            options=options, machine=found, failures=judge(**kinds, bad_calls=calls), bad_calls=calls, **kinds
+            options=options,
+            machine=found,
+            failures=judge(**kinds, bad_calls=calls),
+            chance=chance(kinds["control"], kinds["troubled"], rng=Random(options.seed)),
+            bad_calls=calls,
+            **kinds,
         )
 
 

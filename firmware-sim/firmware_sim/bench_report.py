@@ -71,6 +71,10 @@ def show_parties(report: parties.Report, console: Console) -> None:
         table.add_row("difference of the last two", *(f"{troubled - control:+.1f}" for troubled, control in pairs))
         table.add_row("ratio of the last two", *(f"{troubled / control:.2f}" for troubled, control in pairs))
     console.print(table)
+    if report.chance is not None:
+        console.print(
+            f"Shuffled at random, the presses differ at least so much at p99 in {report.chance:.0%} of cases."
+        )
     calls = ", ".join(f"{name} {number} times" for name, number in report.bad_calls.items())
     console.print(f"Called meanwhile: {calls}.")
     bar = f"control + {parties.SLACK_MS:.0f} ms, or {parties.SLACK_RATIO:g} × control if that is more"

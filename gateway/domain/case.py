@@ -73,10 +73,10 @@ def after_answer(state: LegState, answer: str) -> LegState:
     return ANSWER_STATES[answer]
 
 
-def is_repeat(*, case_state: CaseState, pressed_at_differs: bool) -> bool:
+def is_repeat(case_state: CaseState, *, another_time: bool, says_more: bool) -> bool:
     """Is an alarm whose key is known already the same press again?
 
-    Only while its case is not yet safe, and not when the terminal itself names another time for it: a
-    reflashed terminal starts to count again, and its next press must not look like an old one (D10, I6).
+    Only while its case is not yet safe, and not when the terminal itself names another time for it or says more than
+    before: a reflashed terminal starts to count again, and its next press must not look like an old one (D10, I6).
     """
-    return case_state is CaseState.OPEN and not pressed_at_differs
+    return case_state is CaseState.OPEN and not another_time and not says_more

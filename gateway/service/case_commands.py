@@ -98,14 +98,22 @@ async def answer_leg(pool: Pool, directory: Directory, leg_id: UUID, answer: Par
 
 
 async def record_answer(
-    conn: Connection, case: CaseRow, leg: LegRow, answer: PartyAnswer, *, via: str, writer: Writer
+    conn: Connection,
+    case: CaseRow,
+    leg: LegRow,
+    answer: PartyAnswer,
+    *,
+    via: str,
+    writer: Writer,
+    overtaken: bool = False,
 ) -> LegState:
     """Record an answer in the caller's transaction, which holds the lock of the case, and return the leg's state.
 
-    The caller flushes `writer`. `leg` is the row as it stands now.
+    The caller flushes `writer`. `leg` is the row as it stands now. An answer that is `overtaken`, since the person
+    pressed again after the message it answers, is put on record and ends nothing.
     """
     before = LegState(leg.state)
-    after = before if case.state == CaseState.CLOSED else after_answer(before, answer.answer)
+    after = before if overtaken or case.state == CaseState.CLOSED else after_answer(before, answer.answer)
     by, reason = _storable(answer.by, longest=100), _storable(answer.reason, longest=500)
     last = await queries.last_answer(conn, leg.id, by)
     given = (answer.answer, answer.minutes, reason)

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+
 from gateway.domain import keys
 from gateway.domain.case import WINDOW, CaseState, DomainError, LegState, is_repeat
 from gateway.domain.directory import Party
@@ -108,8 +110,9 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     known = before.alarm
     if known is not None:
         differs = numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
-        in_time = numbered or origin.now - known.received_at <= WINDOW
-        if in_time and is_repeat(case_state=CaseState(known.case_state), pressed_at_differs=differs):
+        in_time = numbered or origin.now - known.heard_at <= WINDOW
+        says_more = known.case_class != case_class or not set(press.kinds) <= set(known.kinds)
+        if in_time and is_repeat(CaseState(known.case_state), another_time=differs, says_more=says_more):
             await cases.count_repeat(conn, known.id)
             return Raised(case_id=known.case_id, how="repeated", terminal_uid=origin.terminal_uid)
 
@@ -335,16 +338,20 @@ async def _join(
     place = None if press.fix is None else place_of(press.fix)
     old = None if case.location is None else place_of(case.location)
     moved = place is not None and better(place, old, now=origin.now)
+    plans, privacy = _plans_used(kinds, around.site)
     case = replace(
         case,
         kinds=kinds,
+        plans=list(dict.fromkeys((*case.plans, *plans))),
+        privacy={**case.privacy, **privacy},
         urgency=case.urgency + 1,
         location=record_of(place) if moved and place is not None else case.location,
         problem=case.problem if problem is None else problem,
     )
     await conn.execute(
-        "UPDATE cases SET kinds = %s, urgency = %s, location = %s, problem = %s WHERE id = %s",
-        (kinds, case.urgency, cases.jsonb(case.location), case.problem, case.id),
+        "UPDATE cases SET kinds = %s, urgency = %s, location = %s, problem = %s, plans = %s, privacy = %s "
+        "WHERE id = %s",
+        (kinds, case.urgency, cases.jsonb(case.location), case.problem, case.plans, Jsonb(case.privacy), case.id),
     )
     before = await cases.legs_of(conn, case.id)
     told = [leg for leg in before if _reachable(leg, around)]

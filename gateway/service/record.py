@@ -60,17 +60,20 @@ async def _record_case(
     around = await surroundings(conn, directory, case)
     legs = {leg.id: leg for leg in await cases.legs_of(conn, case.id)}
     journal = Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
+    calls = await outbox.last_calls(conn, case.id)
     notices: list[DueNotice] = []
     for one in tried:
+        newest = one.notice.number >= calls.get(one.notice.leg_id, 0)
         leg = legs[one.notice.leg_id]
         _journal_attempt(journal, one)
         match one.outcome:
             case Sent(answer=answer):
-                legs[leg.id] = await _delivered(conn, case, leg, one)
+                legs[leg.id] = await _delivered(conn, case, leg, one, newest=newest)
                 if answer is not None:
-                    await record_answer(conn, case, legs[leg.id], answer, via=one.notice.spec.kind, writer=journal)
+                    via = one.notice.spec.kind
+                    await record_answer(conn, case, legs[leg.id], answer, via=via, writer=journal, overtaken=not newest)
             case _:
-                notices += await _failed(conn, case, leg, one, around, journal, worker=worker, rng=rng)
+                notices += await _failed(conn, case, leg, one, around, journal, newest=newest, worker=worker, rng=rng)
     await journal.flush(conn)
     return notices
 
@@ -99,14 +102,14 @@ def _journal_attempt(journal: Writer, one: Tried) -> None:
     )
 
 
-async def _delivered(conn: Connection, case: CaseRow, leg: LegRow, one: Tried) -> LegRow:
+async def _delivered(conn: Connection, case: CaseRow, leg: LegRow, one: Tried, *, newest: bool) -> LegRow:
     await conn.execute(
         """
         UPDATE leg SET delivered_at = coalesce(delivered_at, %(at)s), channel = %(channel)s,
-            state = CASE WHEN state = 'pending' AND notices = %(number)s THEN 'delivered' ELSE state END
+            state = CASE WHEN state = 'pending' AND %(newest)s THEN 'delivered' ELSE state END
         WHERE id = %(id)s
         """,
-        {"id": leg.id, "at": one.answered_at, "channel": one.notice.channel, "number": one.notice.number},
+        {"id": leg.id, "at": one.answered_at, "channel": one.notice.channel, "newest": newest},
     )
     await events.emit(
         conn,
@@ -115,7 +118,7 @@ async def _delivered(conn: Connection, case: CaseRow, leg: LegRow, one: Tried) -
         case_id=case.id,
         data={"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "notice": one.notice.number},
     )
-    if leg.state == LegState.PENDING and leg.notices == one.notice.number:
+    if leg.state == LegState.PENDING and newest:
         return replace(leg, state=LegState.DELIVERED, delivered_at=one.answered_at)
     return replace(leg, delivered_at=leg.delivered_at or one.answered_at)
 
@@ -128,6 +131,7 @@ async def _failed(
     around: Surroundings,
     journal: Writer,
     *,
+    newest: bool,
     worker: int | None,
     rng: Random,
 ) -> list[DueNotice]:
@@ -146,7 +150,7 @@ async def _failed(
             return []
         return await _call_fallback(conn, case, leg, one, around, journal, worker=worker)
     await outbox.finish(conn, [notice.id], "failed")
-    if leg.state != LegState.PENDING or leg.notices != notice.number:
+    if leg.state != LegState.PENDING or not newest or notice.reason == "location":
         return []
     problem = f"no channel of the party worked, last: {one.outcome.detail}"[:500]
     await conn.execute(

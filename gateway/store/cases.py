@@ -99,14 +99,16 @@ _LEG_COLUMNS = """
 
 @dataclass(frozen=True, slots=True)
 class KnownAlarm:
-    """The newest alarm under a key, and how its case stands."""
+    """The newest alarm under a key, when it was last heard by the database's clock, and how its case stands."""
 
     id: UUID
     occurrence: int
     case_id: UUID
     pressed_at: datetime | None
-    received_at: datetime
+    kinds: list[str]
+    heard_at: datetime
     case_state: str
+    case_class: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +177,8 @@ async def standing(conn: Connection, *, subject: str, case_class: str, key: str)
     ):
         await alarm.execute(
             """
-            SELECT a.id, a.occurrence, a.case_id, a.pressed_at, coalesce(a.repeated_at, a.received_at) AS received_at,
-                   c.state AS case_state
+            SELECT a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds,
+                   coalesce(a.repeated_at, a.stored_at) AS heard_at, c.state AS case_state, c.class AS case_class
             FROM alarm a JOIN cases c ON c.id = a.case_id WHERE a.key = %s ORDER BY a.occurrence DESC LIMIT 1
             """,
             (key,),

@@ -23,6 +23,7 @@ __all__ = [
     "cancel",
     "cancel_of_case",
     "finish",
+    "last_calls",
     "lease",
     "postpone",
     "register",
@@ -127,6 +128,16 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str], limi
             {"me": worker, "lock": _WORKER_LOCK, "lease": LEASE, "holding": list(holding), "limit": limit},
         )
         return await cursor.fetchall()
+
+
+async def last_calls(conn: Connection, case_id: UUID) -> dict[UUID, int]:
+    """Return by leg the number of its newest notice that asks for somebody; word of a better location does not."""
+    cursor = await conn.execute(
+        "SELECT leg_id, max(number) FROM notice "
+        "WHERE case_id = %s AND reason IN ('alarm', 'fallback', 'pressed_again') GROUP BY leg_id",
+        (case_id,),
+    )
+    return {row[0]: row[1] for row in await cursor.fetchall()}
 
 
 async def still_due(conn: Connection, notice: str, worker: int) -> bool:

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from firmware_sim.bench_parties import BAD, GOOD, Options, Report, judge, limit_ms
+from firmware_sim.bench_parties import BAD, GOOD, Options, Report, chance, judge, limit_ms
 from firmware_sim.figures import Sample, evaluate
 from firmware_sim.sites import NANJING, made_up
 from tests.unit.test_responder import everybody, press
@@ -45,6 +45,13 @@ def test_whatever_is_missing_fails_the_run_in_every_phase() -> None:
     assert failures(samples(10), lost) == (*lost[0].problems, "nothing was measured")
 
 
+def test_a_difference_that_chance_explains_is_told_from_one_that_it_does_not() -> None:
+    noise = [[*samples(10)[:99], *samples(late)[:1]] for late in (300, 20)]
+    assert (chance(*noise, rng=Random(1)) or 0) > 0.4
+    assert chance(samples(10), samples(30), rng=Random(1)) == 0
+    assert chance(samples(10), [], rng=Random(1)) is None
+
+
 def test_bad_parties_that_nobody_called_prove_nothing() -> None:
     calls = {"the hanging party": 3, "the dead name": 0}
     assert failures(samples(10), samples(10), calls=calls) == (
@@ -67,7 +74,7 @@ def test_the_same_roles_are_compared_and_every_bad_one_is_told_before_a_good_one
         "control": (Sample(told_ms=told, received_ms=1.0),),
         "troubled": (Sample(told_ms={role: told[role] for role in GOOD}, received_ms=1.0),),
     }
-    report = Report(machine={}, failures=(), options=Options(), bad_calls=CALLS, **kinds)
+    report = Report(machine={}, failures=(), options=Options(), chance=None, bad_calls=CALLS, **kinds)
     assert set(map(tuple, report.series().values())) == {tuple(told[role] for role in GOOD)}
     assert all(any(told[good] > told[bad] for good in GOOD) for bad in BAD)
     assert set(report.document()["ms"]) == set(kinds)

@@ -36,16 +36,11 @@ def test_delivered_is_not_told() -> None:
     assert frozenset(LegState) - ENDED_LEGS == {LegState.PENDING, LegState.DELIVERED}
 
 
-@pytest.mark.parametrize(
-    ("state", "differs", "repeat"),
-    [
-        (CaseState.OPEN, False, True),
-        (CaseState.OPEN, True, False),
-        (CaseState.SAFE, False, False),
-        (CaseState.SAFE, True, False),
-        (CaseState.CLOSED, False, False),
-        (CaseState.CLOSED, True, False),
-    ],
-)
-def test_a_known_press_is_a_repeat_only_while_its_case_is_open(state: CaseState, differs: bool, repeat: bool) -> None:
-    assert is_repeat(case_state=state, pressed_at_differs=differs) is repeat
+@pytest.mark.parametrize("state", CaseState)
+@pytest.mark.parametrize("another_time", [False, True])
+@pytest.mark.parametrize("says_more", [False, True])
+def test_a_known_press_is_a_repeat_only_while_its_case_is_open_and_it_says_nothing_new(
+    state: CaseState, another_time: bool, says_more: bool
+) -> None:
+    same = state is CaseState.OPEN and not another_time and not says_more
+    assert is_repeat(state, another_time=another_time, says_more=says_more) is same
