@@ -257,7 +257,8 @@ class _Writer:
             INSERT INTO party (id, site_id, district, role, sealed, key_id, broker_mac)
             VALUES (%s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (id) DO UPDATE SET site_id = excluded.site_id, district = excluded.district,
-                role = excluded.role, sealed = excluded.sealed, key_id = excluded.key_id, broker_mac = excluded.broker_mac, active = true
+                role = excluded.role, sealed = excluded.sealed, key_id = excluded.key_id,
+                broker_mac = excluded.broker_mac, active = true
             """,
             (
                 name,

@@ -109,24 +109,6 @@ async def test_every_press_is_one_case_and_each_party_is_told_once(tmp_path: Pat
         assert all(replica.alive for replica in replicas.values()), site.log()
 
 
-async def test_telemetry_is_stored_by_one_and_taken_over_by_the_other(tmp_path: Path) -> None:
-    async with two_gateways(tmp_path) as (site, replicas):
-        holder = (
-            "SELECT DISTINCT name FROM worker WHERE status->>'telemetry' = 'true' AND seen_at > now() - interval '1 s'"
-        )
-        async with asyncio.timeout(20):
-            while not (taking := await site.rows(holder)):
-                await asyncio.sleep(0.05)
-        ((first,),) = taking
-        replicas[first].kill()
-        other = "b" if first == "a" else "a"
-        await site.eventually(holder, [(other,)])
-        fleet = site.fleet()
-        async with fleet_running(fleet), asyncio.timeout(30):
-            await fleet.wait_online()
-            await site.eventually("SELECT count(*) FROM terminal_state", [(HOUSEHOLDS,)])
-
-
 async def test_killing_one_in_a_stream_of_presses_loses_nothing(tmp_path: Path) -> None:
     rng = Random(20261122)
     async with two_gateways(tmp_path) as (site, replicas):
@@ -144,15 +126,26 @@ async def test_killing_one_in_a_stream_of_presses_loses_nothing(tmp_path: Path) 
         await _check(site, fleet.presses)
 
 
-async def test_one_alone_carries_on_when_the_other_is_gone_for_good(tmp_path: Path) -> None:
+async def test_one_alone_carries_on_and_takes_the_telemetry_over(tmp_path: Path) -> None:
     async with two_gateways(tmp_path) as (site, replicas):
+        takes_telemetry = (
+            "SELECT DISTINCT name FROM worker WHERE status->>'telemetry' = 'true' AND seen_at > now() - interval '1 s'"
+        )
+        async with asyncio.timeout(20):
+            while not (taking := await site.rows(takes_telemetry)):
+                await asyncio.sleep(0.05)
+        ((first,),) = taking
         fleet = site.fleet()
         async with fleet_running(fleet), asyncio.timeout(60):
             await fleet.wait_online()
             pressing = asyncio.ensure_future(_press_all(fleet, 0.02))
             await site.responders.wait(lambda arrivals: len(arrivals) >= 30)
-            replicas["a"].kill()
+            replicas.pop(first).kill()
             await pressing
             await fleet.wait_received()
+            ((other, replica),) = replicas.items()
+            await site.eventually(takes_telemetry, [(other,)])
+            ((before,),) = await site.rows("SELECT count(*) FROM heartbeat")
+            await site.eventually(f"SELECT count(*) > {before} FROM heartbeat", [(True,)])
         await _check(site, fleet.presses)
-        assert replicas["b"].alive, site.log()
+        assert replica.alive, site.log()

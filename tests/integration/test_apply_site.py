@@ -202,7 +202,8 @@ async def test_what_the_file_no_longer_names_stays_until_pruning_is_asked_for(
 
     assert changed(await office.apply(nanjing, prune=True)) == {("remove", *ref) for ref in gone}
     assert await office.rows(
-        "SELECT (SELECT active FROM household WHERE id = 'wang-501'), (SELECT active FROM person WHERE id = 'wang-xiulan'), "
+        "SELECT (SELECT active FROM household WHERE id = 'wang-501'), "
+        "(SELECT active FROM person WHERE id = 'wang-xiulan'), "
         "(SELECT active FROM party WHERE id = 'guardian-wang'), (SELECT active FROM terminal WHERE public_id = %s), "
         "EXISTS (SELECT FROM plan WHERE id = 'duress' AND current)",
         WANG_BOX,

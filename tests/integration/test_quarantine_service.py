@@ -1,4 +1,4 @@
-"""What could not be read is kept with its bytes, counted, replayed or dismissed; an alarm opens a case beside it (I2)."""
+"""What could not be read is kept with its bytes, replayed or dismissed; an alarm opens a case beside it (I2)."""
 
 from datetime import UTC, datetime
 from typing import Any
