@@ -1,10 +1,12 @@
 """Keys that make a repeat harmless (D5, D10): every replica, the spool and a retry derive the same ones."""
 
+import hashlib
 from uuid import UUID, uuid5
 
 __all__ = ["alarm_id", "case_id", "leg_id", "notice_id", "numbered_key", "subject", "window_key"]
 
 _NAMESPACE = UUID("5f1a3c1e-6d0b-5b0e-9a55-7a3f0c2b9d11")
+_LONGEST_SAID = 200
 
 
 def numbered_key(terminal: str, *, epoch: int, boot: int, seq: int) -> str:
@@ -18,7 +20,10 @@ def numbered_key(terminal: str, *, epoch: int, boot: int, seq: int) -> str:
 def window_key(terminal: str, *, epoch: int, kinds: tuple[str, ...]) -> str:
     """Return the key of a press without numbers; it holds for a short window per set of kinds only."""
     words = (kind.replace("%", "%25").replace("+", "%2B") for kind in set(kinds))  # a terminal may send any word
-    return f"w:{terminal}:{epoch}:{'+'.join(sorted(words))}"
+    said = "+".join(sorted(words))
+    if len(said) > _LONGEST_SAID:  # a legal alarm may say more than an index can hold
+        said = f"%{hashlib.sha256(said.encode()).hexdigest()}"
+    return f"w:{terminal}:{epoch}:{said}"
 
 
 def subject(*, household: str | None, terminal: str | None) -> str:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from gateway.domain.directory import Party, Plan
 from gateway.domain.kinds import NEVER_IN_A_TEST
 
-__all__ = ["EVERY_KIND", "PlannedLeg", "legs_for", "plans_for"]
+__all__ = ["DURESS", "EVERY_KIND", "PlannedLeg", "kinds_shown", "legs_for", "plans_for"]
 
 EVERY_KIND = "*"
+DURESS = "duress"
+"""The kind that has a plan of its own (D13): whoever threatens the person may stand in another one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,15 @@ def plans_for(kinds: Sequence[str], plans: Sequence[Plan]) -> tuple[list[Plan], 
         else:
             found[plan.id] = plan
     return list(found.values()), uncovered
+
+
+def kinds_shown(kinds: Sequence[str], *, role: str, plans: Sequence[Plan]) -> list[str]:
+    """Return the kinds of a case that a party of `role` hears of: all of them, but duress only by its own plan."""
+    others = [kind for kind in kinds if kind != DURESS]
+    applying, _ = plans_for((DURESS,), plans)
+    if len(others) == len(kinds) or not others or any(role in plan.roles for plan in applying):
+        return list(kinds)
+    return others
 
 
 def legs_for(

@@ -82,7 +82,7 @@ class AlarmLane:
                 return
             except psycopg.Error as exc:
                 # Data errors were dealt with below, so this one is the database's, and it will be back.
-                _log.warning("cannot store an alarm yet: %s", exc)
+                _log.warning("cannot store an alarm yet: %s %s", type(exc).__name__, exc.sqlstate)
                 await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
                 delay_s = min(delay_s * 2, 1.0)
 
@@ -150,6 +150,15 @@ class AlarmLane:
         except NoSite:
             await keep(self._pool, misread)
             return None
+        except psycopg.Error as exc:
+            if not is_data_error(exc):
+                raise
+            _log.error("no case can be opened for an alarm: %s", type(exc).__name__, extra={"terminal": terminal})
+        except Exception:  # noqa: BLE001 # whatever is broken there, the other terminals' alarms must go on
+            _log.exception("no case can be opened for an alarm", extra={"terminal": terminal})
+        # The terminal hears nothing, repeats, and takes its other ways; the bytes are kept for people.
+        await keep(self._pool, misread)
+        return None
 
     async def _keep_only(self, delivery: Delivery, terminal: str | None, reason: str) -> None:
         """Keep an alarm of which nobody can be told: the terminal hears nothing, and tries its other ways."""

@@ -136,5 +136,5 @@ class TelemetryLane:
             return
 
     async def _wait(self, exc: psycopg.Error) -> None:
-        _log.warning("cannot store telemetry yet: %s", exc)
+        _log.warning("cannot store telemetry yet: %s %s", type(exc).__name__, exc.sqlstate)
         await asyncio.sleep(self._rng.uniform(0.3, 0.8))

@@ -116,7 +116,9 @@ class MqttLink:
             return
         granted = await client.subscribe(list(self._filters))
         codes = [code if isinstance(code, int) else code.value for code in granted]
-        refused = [topic for (topic, _), code in zip(self._filters, codes, strict=True) if code >= _REFUSED]
+        # A lower QoS than asked for is a refusal too: alarms would come unacknowledged.
+        asked = zip(self._filters, codes, strict=True)
+        refused = [topic for (topic, qos), code in asked if code >= _REFUSED or code < qos]
         if refused:
             raise aiomqtt.MqttError(f"the broker refuses the subscription to {', '.join(refused)}")
 

@@ -31,6 +31,7 @@ _POLL_S = 0.5
 _STALE_S = 0.5
 _BATCH = 256
 _CHANNEL_LIMIT_S = 65.0
+_UNRECORDED = TryAgain("the outcome could not be recorded")
 
 
 class Dispatcher:
@@ -83,7 +84,10 @@ class Dispatcher:
             try:
                 await self._hold_session()
             except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
-                _log.warning("dispatcher lost the database: %s", exc)
+                _log.warning("dispatcher lost the database: %s %s", type(exc).__name__, exc.sqlstate)
+                self.worker = None
+            except Exception:  # noqa: BLE001 # what cannot be leased must not end what is being sent
+                _log.exception("dispatcher cannot lease")
                 self.worker = None
                 await asyncio.sleep(self._rng.uniform(0.2, 0.6))
 
@@ -164,13 +168,18 @@ class Dispatcher:
                 return await record_attempts(self._pool, self._directory, tried, worker=self.worker, rng=self._rng)
             except (psycopg.Error, UnicodeEncodeError) as exc:
                 if isinstance(exc, psycopg.Error) and not is_data_error(exc):
-                    _log.warning("cannot record attempts yet: %s", exc)
+                    _log.warning("cannot record attempts yet: %s %s", type(exc).__name__, exc.sqlstate)
                     await asyncio.sleep(self._rng.uniform(0.2, 0.6))
                 elif len(tried) > 1:
                     return [notice for one in tried for notice in await self._recorded([one])]
+                elif tried[0].outcome == _UNRECORDED:
+                    _log.error("an attempt cannot be recorded at all", extra={"notice": tried[0].notice.id})
+                    return []
                 else:
-                    _log.error("an attempt cannot be recorded: %s", exc, extra={"notice": tried[0].notice.id})
-                    tried = [replace(tried[0], outcome=TryAgain("the outcome could not be recorded"))]
+                    _log.error(
+                        "an attempt cannot be recorded: %s", type(exc).__name__, extra={"notice": tried[0].notice.id}
+                    )
+                    tried = [replace(tried[0], outcome=_UNRECORDED)]
 
     @property
     def under_way(self) -> int:

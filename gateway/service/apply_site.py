@@ -198,7 +198,7 @@ async def apply_site(pool: Pool, keyring: Keyring, site: Site, *, prune: bool) -
                 await writer.remove(ref)
         if any(change.action != "left" for change in changes):
             await conn.execute(
-                "UPDATE site SET revision = revision + 1, applied_at = now() WHERE id = %s", (site.site,)
+                "UPDATE site SET revision = (random() * 9e18)::bigint, applied_at = now() WHERE id = %s", (site.site,)
             )
         return Applied(changes=tuple(changes), secrets=writer.secrets)
 

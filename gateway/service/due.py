@@ -1,13 +1,17 @@
 """Taking due notices out of the outbox, with all that is needed to send them."""
 
+import logging
 from collections.abc import Collection
 from uuid import UUID
 
 from gateway.domain.outbox import CaseView, DueNotice
+from gateway.keyring import ErasedKey, KeyringError
 from gateway.service.views import Surroundings, due, surroundings, view_of
 from gateway.store import cases, outbox
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["lease_due", "still_due"]
 
@@ -20,21 +24,29 @@ async def lease_due(
         rows = await outbox.lease(conn, worker, holding=holding, limit=limit)
         notices: list[DueNotice] = []
         lost: list[str] = []
-        views: dict[UUID, tuple[CaseView, Surroundings]] = {}
+        views: dict[UUID, tuple[CaseView, Surroundings] | None] = {}
         for row in rows:
             if row.case_id not in views:
                 case = await cases.by_id(conn, row.case_id)
                 assert case is not None
-                around = await surroundings(conn, directory, case)
-                views[row.case_id] = (view_of(case, site=around.site, household=around.household), around)
-            view, around = views[row.case_id]
+                try:
+                    around = await surroundings(conn, directory, case)
+                except (KeyringError, ErasedKey):
+                    _log.error("the records of a case cannot be opened", extra={"case": row.case_id})
+                    views[row.case_id] = None
+                else:
+                    views[row.case_id] = (view_of(case, site=around.site, household=around.household), around)
+            known = views[row.case_id]
+            if known is None:
+                continue  # it stays due, in our name: people see the oldest unsent notice grow old
+            view, around = known
             party = around.party(row.party_id)
             if party is None:
                 party = next(iter(await directory.parties(conn, [row.party_id])), None)
             if party is None or not party.channels:
                 lost.append(row.id)
                 continue
-            notices.append(due(row, party=party, case=view))
+            notices.append(due(row, party=party, case=view, plans=around.site.plans))
         if lost:
             await outbox.finish(conn, lost, "failed")
             await conn.execute(

@@ -20,6 +20,10 @@ from schemas.tolerance import ReadAlarm, Unreadable, read_alarm, read_report
 __all__ = ["Misread", "ReplayResult", "dismiss", "keep", "keep_alarm", "press_of", "replay"]
 
 
+_EARLIEST, _LATEST = 1990, 2200
+"""Years between which a clock that a terminal shows is at all a clock."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misread:
     """A message that nothing could be made of. ``reason`` quotes at most a little of it, never all."""
@@ -40,7 +44,7 @@ class Misread:
     @property
     def kept_topic(self) -> str:
         """The topic as the database can hold it, and under which the message is found again."""
-        return self.topic.replace("\x00", "�")[:1000]
+        return self.topic.replace("\x00", "�")[:300]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ def press_of(
         digest=hashlib.sha256(payload).digest(),
         boot=alarm.boot,
         seq=alarm.seq,
-        pressed_at=alarm.at,
+        pressed_at=alarm.at if alarm.at is not None and _EARLIEST < alarm.at.year < _LATEST else None,
         fix=None if alarm.fix is None else fix_record(alarm.fix, alarm.at, received_at),
         battery_pct=alarm.battery_pct,
         signal_dbm=alarm.signal_dbm,

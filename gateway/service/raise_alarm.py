@@ -18,8 +18,8 @@ from gateway.domain.directory import Party
 from gateway.domain.kinds import UNREADABLE, CaseClass, classify
 from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
-from gateway.domain.plan import PlannedLeg, legs_for, plans_for
-from gateway.keyring import ErasedKey
+from gateway.domain.plan import DURESS, PlannedLeg, legs_for, plans_for
+from gateway.keyring import ErasedKey, KeyringError
 from gateway.service import fan_out
 from gateway.service.places import best_location, place_of, record_of
 from gateway.service.views import Surroundings, case_key
@@ -111,7 +111,7 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     if known is not None:
         differs = numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
         in_time = numbered or origin.now - known.heard_at <= WINDOW
-        says_more = known.case_class != case_class or not set(press.kinds) <= set(known.kinds)
+        says_more = (known.test and not press.test) or not set(press.kinds) <= set(known.kinds)
         if in_time and is_repeat(CaseState(known.case_state), another_time=differs, says_more=says_more):
             await cases.count_repeat(conn, known.id)
             return Raised(case_id=known.case_id, how="repeated", terminal_uid=origin.terminal_uid)
@@ -174,8 +174,9 @@ async def _surroundings(
         return Surroundings(site, None, site.key), _and("the terminal is not assigned to a household", problem)
     try:
         household, key = await directory.household(conn, origin.household, origin.revision)
-    except ErasedKey:
-        return Surroundings(site, None, site.key), _and("the record of the household was erased", problem)
+    except (ErasedKey, KeyringError):
+        # Nobody can read where it is any more, but somebody still pressed: the fallback hears (D13).
+        return Surroundings(site, None, site.key), _and("the record of the household cannot be read", problem)
     return Surroundings(site, household, key), problem
 
 
@@ -355,6 +356,9 @@ async def _join(
     )
     before = await cases.legs_of(conn, case.id)
     told = [leg for leg in before if _reachable(leg, around)]
+    if DURESS in press.kinds:  # a silent call: whoever is not in its plan must not even hear of another press
+        applying, _ = plans_for((DURESS,), around.site.plans)
+        told = [leg for leg in told if any(leg.role in plan.roles for plan in applying)] or told
     notices = await fan_out.renotify(conn, case, told, reason="pressed_again", around=around, worker=worker, rearm=True)
     planned = _plan(kinds, around, test=case.test)
     new, more = await fan_out.add_legs(conn, case, planned, around=around, worker=worker)

@@ -8,6 +8,7 @@ from random import Random
 from uuid import UUID
 
 from gateway.domain.case import CaseState, LegState
+from gateway.domain.kinds import NEVER_IN_A_TEST
 from gateway.domain.outbox import DueNotice, GiveUp, Sent, Tried
 from gateway.domain.plan import PlannedLeg
 from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP, backoff
@@ -184,7 +185,7 @@ async def _call_fallback(
     if case.state != CaseState.OPEN or leg.state not in (LegState.PENDING, LegState.FAILED):
         return []
     fallback = [
-        PlannedLeg(role=party.role, party=party, origin="fallback")
+        PlannedLeg(role=party.role, party=party, origin="fallback", skipped=case.test and party.role in NEVER_IN_A_TEST)
         for party in around.site.fallback
         if party.channels and party.id != leg.party_id
     ]

@@ -186,8 +186,12 @@ async def store_reports_in(
 
 
 async def store_state(pool: Pool, terminal: UUID, told: StateRow) -> None:
-    """Note what an alarm says about the state of its terminal."""
-    async with pool.connection() as conn:
+    """Note what an alarm says about the state of its terminal.
+
+    It does not wait for a batch of telemetry that holds the row: then the next report says it.
+    """
+    async with pool.connection() as conn, conn.transaction():
+        await conn.execute("SET LOCAL lock_timeout = '50ms'")
         await telemetry.renew(conn, [replace(told, terminal=terminal)])
 
 

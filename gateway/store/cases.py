@@ -108,7 +108,7 @@ class KnownAlarm:
     kinds: list[str]
     heard_at: datetime
     case_state: str
-    case_class: str
+    test: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,13 +178,13 @@ async def standing(conn: Connection, *, subject: str, case_class: str, key: str)
         await alarm.execute(
             """
             SELECT a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds,
-                   coalesce(a.repeated_at, a.stored_at) AS heard_at, c.state AS case_state, c.class AS case_class
+                   coalesce(a.repeated_at, a.stored_at) AS heard_at, c.state AS case_state, a.test
             FROM alarm a JOIN cases c ON c.id = a.case_id WHERE a.key = %s ORDER BY a.occurrence DESC LIMIT 1
             """,
             (key,),
         )
         await case.execute(
-            f"SELECT {_COLUMNS} FROM cases WHERE subject = %s AND class = %s AND state = 'open' FOR UPDATE",  # noqa: S608
+            f"SELECT {_COLUMNS} FROM cases WHERE subject = %s AND class = %s AND state = 'open' FOR NO KEY UPDATE",  # noqa: S608
             (subject, case_class),
         )
         await newest.execute(
@@ -205,7 +205,7 @@ async def by_id(conn: Connection, case_id: UUID) -> CaseRow | None:
 async def lock_case(conn: Connection, case_id: UUID) -> CaseRow | None:
     """Lock and return a case. Whoever changes a case or its legs takes this lock first."""
     async with conn.cursor(row_factory=class_row(CaseRow)) as cursor:
-        await cursor.execute(f"SELECT {_COLUMNS} FROM cases WHERE id = %s FOR UPDATE", (case_id,))  # noqa: S608
+        await cursor.execute(f"SELECT {_COLUMNS} FROM cases WHERE id = %s FOR NO KEY UPDATE", (case_id,))  # noqa: S608
         return await cursor.fetchone()
 
 

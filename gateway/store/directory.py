@@ -1,5 +1,6 @@
 """Reading the directory: whose terminal this is, where it stands and who is responsible."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -7,10 +8,12 @@ from typing import Any
 from uuid import UUID
 
 from gateway.domain.directory import Address, ChannelSpec, Household, Party, Person, Plan
-from gateway.keyring import DataKey, Keyring
+from gateway.keyring import DataKey, ErasedKey, Keyring, KeyringError
 from gateway.store.pool import Connection
 
 __all__ = ["Directory", "Origin", "SiteView"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class SiteView:
 class Directory:
     """Reads the directory through a cache that holds as long as the revision of the site does.
 
-    Every change to a site counts its revision up in the same transaction, so a stale answer cannot be given.
+    Every change to a site gives it a new, random revision in the same transaction, so a stale answer cannot be given.
     """
 
     _LARGEST = 50_000
@@ -86,7 +89,13 @@ class Directory:
     async def sites(self, conn: Connection) -> list[SiteView]:
         """Return every site: whose fallback hears of what belongs to nobody (D13)."""
         rows = await (await conn.execute("SELECT id, revision FROM site ORDER BY applied_at, id")).fetchall()
-        return [await self.site(conn, site, revision) for site, revision in rows]
+        found = []
+        for site, revision in rows:
+            try:
+                found.append(await self.site(conn, site, revision))
+            except (KeyringError, ErasedKey):  # one that cannot be opened must not silence the others
+                _log.error("the records of a site cannot be opened", extra={"site": site})
+        return found
 
     async def site(self, conn: Connection, site: str, revision: int) -> SiteView:
         """Return a site at `revision`."""

@@ -75,7 +75,7 @@ class Writer:
 
 async def lock_head(conn: Connection, case_id: UUID) -> Head | None:
     """Lock the case's row and return the head of its chain, or None when there is no such case."""
-    cursor = await conn.execute("SELECT journal_n, journal_head FROM cases WHERE id = %s FOR UPDATE", (case_id,))
+    cursor = await conn.execute("SELECT journal_n, journal_head FROM cases WHERE id = %s FOR NO KEY UPDATE", (case_id,))
     row = await cursor.fetchone()
     return None if row is None else Head(row[0], bytes(row[1]))
 

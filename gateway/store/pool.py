@@ -29,7 +29,11 @@ _OPTIONS: dict[str, Any] = {
 
 async def _as_runtime(conn: Connection) -> None:
     await conn.execute(f"SET ROLE {RUNTIME_ROLE}")
-    await conn.execute("SET idle_in_transaction_session_timeout = '30s'")
+    # The time zone: what a terminal says of its clock must be readable again. The commit: ours is a promise (I1).
+    await conn.execute(
+        "SELECT set_config('idle_in_transaction_session_timeout', '5s', false), set_config('timezone', 'UTC', false), "
+        "set_config('synchronous_commit', 'on', false)"
+    )
 
 
 @asynccontextmanager
@@ -46,8 +50,8 @@ async def open_pool(url: str, *, name: str, size: int) -> AsyncIterator[Pool]:
         kwargs=_OPTIONS | {"application_name": f"onekey-{name}"},
         configure=_as_runtime,
         name=name,
-        timeout=10,
-        reconnect_timeout=float("inf"),
+        timeout=2,
+        reconnect_timeout=2,  # the pool doubles its delay up to this; callers ask again, so it never gives up
     )
     async with pool:
         yield pool
@@ -67,8 +71,8 @@ async def connect(url: str, *, name: str) -> Connection:
 def is_data_error(exc: psycopg.Error) -> bool:
     """Is this row, or our own SQL, at fault, and not the connection?
 
-    SQLSTATE classes 22 and 23, text it cannot even encode, and statements it does not understand: trying again
-    would fail again for ever.
+    SQLSTATE classes 22 and 23, text it cannot even encode, statements it does not understand, rows beyond its limits
+    (54): trying again would fail again for ever.
     """
     faults = psycopg.DataError | psycopg.IntegrityError | psycopg.ProgrammingError | psycopg.NotSupportedError
-    return isinstance(exc, faults)
+    return isinstance(exc, faults) or (exc.sqlstate or "").startswith("54")

@@ -563,10 +563,10 @@ async def live_cases(conn: Connection, *, household: str, key: UUID) -> int:
 
 
 async def drop_person(conn: Connection, person: str, *, site: str, key: UUID) -> None:
-    """Erase the key of a person, and count the site's revision up so that nobody goes on with what is cached."""
+    """Erase the key of a person, and change the site's revision so that nobody goes on with what is cached."""
     await conn.execute("UPDATE data_key SET wrapped = NULL, erased_at = clock_timestamp() WHERE id = %s", (key,))
     await conn.execute("UPDATE person SET active = false WHERE id = %s", (person,))
-    await conn.execute("UPDATE site SET revision = revision + 1 WHERE id = %s", (site,))
+    await conn.execute("UPDATE site SET revision = (random() * 9e18)::bigint WHERE id = %s", (site,))
 
 
 # Figures

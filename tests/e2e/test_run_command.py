@@ -43,7 +43,7 @@ async def onekey(*arguments: str | Path, **settings: str) -> tuple[int, str, str
 
 def parts_of(info: RunInfo) -> dict[str, psutil.Process]:
     """The servers and programs that a run has started, by what their command line shows."""
-    found = {}
+    found: dict[str, psutil.Process] = {}
     for child in psutil.Process(info.pid).children():
         command = " ".join(child.cmdline())
         found |= {part: child for part in PARTS if part in command}

@@ -51,6 +51,10 @@ class FakeChannel:
         async with asyncio.timeout(20), self._changed:
             await self._changed.wait_for(condition)
 
+    async def told_of(self, case: UUID, count: int) -> None:
+        """Wait until so many different notices of a case were sent."""
+        await self.until(lambda: len({notice.id for notice in self.sent if notice.case.id == case}) >= count)
+
     async def reached(self, *parties: str) -> None:
         await self.until(lambda: set(parties) <= {notice.party.id for notice in self.sent})
 
@@ -206,9 +210,7 @@ async def test_a_living_worker_keeps_what_it_has_taken(desk: Desk, database: str
             async with desk.dispatching(channel):
                 # A lease takes what has been due the longest first, so theirs would have been among the first.
                 ours = await desk.press(LI)
-                await channel.until(
-                    lambda case=ours.case_id: len({n.id for n in channel.sent if n.case.id == case}) >= 6
-                )
+                await channel.told_of(ours.case_id, 6)
     assert all(notice.case.id != theirs.case_id for notice in channel.sent)
     assert await desk.rows("SELECT DISTINCT state, worker FROM notice WHERE case_id = %s", theirs.case_id) == [
         ("due", other)

@@ -20,7 +20,12 @@ NOISE = bytes(range(256))
 
 
 def misread(topic: str = HEARTBEAT, payload: bytes = NOISE, **fields: Any) -> Misread:
-    about = {"transport": "mqtt", "terminal": WANG, "received_at": datetime.now(UTC), "reason": "no JSON"}
+    about: dict[str, Any] = {
+        "transport": "mqtt",
+        "terminal": WANG,
+        "received_at": datetime.now(UTC),
+        "reason": "no JSON",
+    }
     return Misread(topic=topic, payload=payload, **(about | fields))
 
 

@@ -133,3 +133,12 @@ def test_a_journal_that_went_on_keeps_every_checkpoint(
     for count in range(len(journal) + 1):
         head = journal[count - 1].hash if count else GENESIS
         assert verify(longer, head=head, count=count) is None
+
+
+@given(journals, journals, checkpoints, st.data())
+def test_the_end_of_another_journal_shows(
+    journal: list[Entry], other: list[Entry], known: tuple[bool, bool], data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, min(len(journal), len(other)) - 1))
+    assume(place > 0 and journal[:place] != other[:place])
+    assert not checked([*journal[:place], *other[place:]], journal, known)

@@ -46,16 +46,17 @@ def pairs(legs: list[PlannedLeg], *, origin: str | None = None) -> set[tuple[str
 
 @st.composite
 def people(draw: st.DrawFn) -> tuple[Party, ...]:
-    roles = draw(st.lists(st.sampled_from(ROLES), max_size=8))
+    """Three of every role, one in four of them without a channel."""
     return tuple(
         Party(
-            id=f"party-{number}",
+            id=f"{role}-{number}",
             role=role,
             name=role,
             district="320102",
-            channels=(ChannelSpec(kind="stream"),) * draw(st.sampled_from([1, 1, 1, 0, 2])),
+            channels=(ChannelSpec(kind="stream"),) * draw(st.sampled_from([1, 2, 1, 0])),
         )
-        for number, role in enumerate(roles)
+        for role in ROLES
+        for number in range(3)
     )
 
 
@@ -67,7 +68,7 @@ def plans(draw: st.DrawFn) -> tuple[Plan, ...]:
     for number in range(1, 4):
         kinds = tuple(kind for kind, plan in home.items() if plan == number)
         if kinds:
-            roles = tuple(draw(st.lists(st.sampled_from(ROLES), max_size=4)))
+            roles = tuple(draw(st.lists(st.sampled_from(ROLES), min_size=draw(st.sampled_from([1, 1, 0])), max_size=4)))
             found.append(Plan(id=f"plan-{number}", version=1, kinds=kinds, roles=roles))
     return tuple(draw(st.permutations(found)))
 
@@ -75,12 +76,14 @@ def plans(draw: st.DrawFn) -> tuple[Plan, ...]:
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
     everybody = draw(people())
-    some = st.lists(st.sampled_from(everybody), max_size=6).map(tuple) if everybody else st.just(())
+    chosen = st.lists(st.sampled_from(everybody), max_size=12).map(tuple)
+    family = draw(chosen | st.just(everybody))
+    fallback = draw(st.lists(st.sampled_from(everybody), min_size=draw(st.sampled_from([1, 1, 0])), max_size=3))
     return Situation(
         kinds=tuple(draw(st.lists(st.sampled_from(KINDS), max_size=4))),
         plans=draw(plans()),
-        parties=draw(some),
-        fallback=draw(some),
+        parties=family,
+        fallback=tuple(fallback),
         test=draw(st.booleans()),
     )
 

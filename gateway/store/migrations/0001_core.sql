@@ -18,7 +18,7 @@ CREATE TABLE site (
     locale     text NOT NULL,
     fallback   text[] NOT NULL CHECK (cardinality(fallback) > 0),   -- D13: nobody is left without legs
     key_id     uuid NOT NULL REFERENCES data_key,
-    revision   bigint NOT NULL DEFAULT 1,
+    revision   bigint NOT NULL DEFAULT (random() * 9e18)::bigint,   -- a new one at every change; caches hold by it
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -162,6 +162,7 @@ CREATE TABLE cases (
 -- D10: one open case per household and class; an emergency stops being "open" when it is safe.
 CREATE UNIQUE INDEX cases_one_open ON cases (subject, class) WHERE state = 'open';
 CREATE INDEX ON cases (opened_at DESC, id DESC);
+CREATE INDEX ON cases (subject, class, opened_at DESC);
 CREATE INDEX ON cases (state, opened_at DESC) WHERE state <> 'closed';
 CREATE INDEX ON cases (household_id);
 
