@@ -394,6 +394,11 @@ def test_whatever_dies_is_started_again_under_the_same_address(place: Path, star
     assert run.end() == 0
 
 
+def living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those that still run: an orphan that ended may stay in the table until process 1 has looked at it."""
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
 def test_a_killed_supervisor_leaves_no_orphans_and_the_next_one_goes_on(place: Path, start: Callable[..., Run]) -> None:
     run = start(place / "data")
     found = run.ready()
@@ -404,13 +409,14 @@ def test_a_killed_supervisor_leaves_no_orphans_and_the_next_one_goes_on(place: P
     assert read_run_file(place / "data") is None
     again = start(place / "data")
     found = again.ready()
-    assert psutil.wait_procs(children, timeout=1)[1] == []
+    assert living(children) == []
     with psycopg.connect(str(found["database"])) as conn:
         assert conn.execute("SELECT seq FROM press").fetchone() == (7,)
     assert again.end() == 0
 
 
 def test_a_program_that_cannot_start_ends_everything_with_its_words(place: Path, start: Callable[..., Run]) -> None:
+    before = psutil.Process().children()
     run = start(
         place / "data",
         {"gateway": "raise SystemExit('no such thing as a moon')", "api": "import signal; signal.pause()"},
@@ -418,7 +424,7 @@ def test_a_program_that_cannot_start_ends_everything_with_its_words(place: Path,
     assert run.process.wait(60) == 1
     run.end()
     assert "no such thing as a moon" in run.text
-    assert psutil.Process().children() == []
+    assert living([child for child in psutil.Process().children() if child not in before]) == []
 
 
 def test_a_database_whose_key_is_lost_gets_no_new_one(place: Path, start: Callable[..., Run]) -> None:
