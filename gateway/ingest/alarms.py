@@ -57,11 +57,13 @@ class AlarmLane:
         self._worker = worker
         self._rng = rng
         self._observe = observe
+        self._tasks: asyncio.TaskGroup | None = None
         self._queues: list[asyncio.Queue[Delivery]] = [asyncio.Queue() for _ in range(workers)]
 
     async def run(self) -> None:
         """Handle alarms until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             for number, queue in enumerate(self._queues):
                 tasks.create_task(self._work(queue), name=f"alarms-{number}")
             tasks.create_task(self._link.run(self._take), name="alarms-link")
@@ -115,11 +117,16 @@ class AlarmLane:
             return
         self._submit(raised.notices)
         self._observe("submitted")
+        ALARMS.labels("unreadable" if press is None else raised.how).inc()
+        assert self._tasks is not None
+        # Telling begins now and is waited for by nobody: a slow broker must not hold up storing the next alarm.
+        self._tasks.create_task(self._afterwards(delivery, terminal, press, raised), name="alarms-told")
+
+    async def _afterwards(self, delivery: Delivery, terminal: str | None, press: Press | None, raised: Raised) -> None:
         if terminal is not None:
             await self._tell(terminal, press, raised)
         self._since(delivery, "acknowledged")
         self._observe("told")
-        ALARMS.labels("unreadable" if press is None else raised.how).inc()
         await self._note_state(delivery, press, raised)
 
     def _since(self, delivery: Delivery, stage: str) -> None:

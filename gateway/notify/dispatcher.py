@@ -85,11 +85,10 @@ class Dispatcher:
                 await self._hold_session()
             except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
                 _log.warning("dispatcher lost the database: %s %s", type(exc).__name__, exc.sqlstate)
-                self.worker = None
             except Exception:  # noqa: BLE001 # what cannot be leased must not end what is being sent
                 _log.exception("dispatcher cannot lease")
-                self.worker = None
-                await asyncio.sleep(self._rng.uniform(0.2, 0.6))
+            self.worker = None
+            await asyncio.sleep(self._rng.uniform(0.2, 0.6))
 
     async def _hold_session(self) -> None:
         session = await connect(self._database, name=f"worker-{self._name}")

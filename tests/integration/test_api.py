@@ -198,6 +198,12 @@ async def test_a_database_that_is_away_is_said_so_and_the_service_recovers(datab
 async def test_ready_only_while_a_gateway_hears_alarms(api: Api, database: str) -> None:
     async with await connect(database, name="worker") as conn:
         worker = await outbox.register(conn, "a")
+        async with asyncio.timeout(20):  # the stream's own connection comes a moment after the service
+            while (
+                "the stream does not hear of events"
+                in (await api.call("GET", "/health/ready", role=None))[1]["reasons"]
+            ):
+                await asyncio.sleep(0.02)
         for status, reasons in [
             ({}, ["no gateway hears alarms from the broker"]),
             ({"alarms": False}, ["no gateway hears alarms from the broker"]),

@@ -196,11 +196,16 @@ class Case:
         }
         return target[0] not in named
 
-    def press_again(self, *, taken: bool) -> None:
-        for (_, name), leg in self.legs.items():
-            if name not in (None, "mute") and leg.state != "skipped":
-                leg.state = "pending"
-                leg.queue("pressed_again", taken=taken)
+    def press_again(self, kinds: Iterable[str], *, taken: bool) -> None:
+        told = [
+            (role, leg)
+            for (role, name), leg in self.legs.items()
+            if name not in (None, "mute") and leg.state != "skipped"
+        ]
+        silent = set(kinds) == {"duress"}  # then whoever is not in its plan must not even hear of another press
+        for _, leg in [one for one in told if silent and one[0] in ROLES["duress"]] or told:
+            leg.state = "pending"
+            leg.queue("pressed_again", taken=taken)
 
     def call_fallback(self, because: Target, *, taken: bool) -> None:
         reached = {name for _, name in self.legs}
@@ -275,6 +280,11 @@ class Gateway:
                 self.admin.execute(f"DELETE FROM {table}".encode())
             self.admin.execute("DELETE FROM test_window")
             self.admin.execute("UPDATE terminal SET epoch = 1")
+
+    def apply_with_duress(self, **changes: object) -> None:
+        """Apply the site with another plan for duress."""
+        plans = tuple(plan.model_copy(update=changes) if plan.id == "duress" else plan for plan in SITE.plans)
+        self.run(apply_site(self.pool, self.keyring, SITE.model_copy(update={"plans": plans}), prune=False))
 
     def raise_alarm(self, press: Press, *, worker: int | None = None) -> Raised:
         return self.run(raise_alarm(self.pool, self.directory, press, worker=worker))
@@ -359,7 +369,7 @@ class CaseMachine(RuleBasedStateMachine):
         of_class = class_of(press.kinds, test=test)
         key = self.key_of(press)
         known = self.by_key.get(key)
-        if known is not None and known.case.state == "open" and self._same(press, known, of_class):
+        if known is not None and known.case.state == "open" and self._same(press, known):
             known.repeats, known.tick = known.repeats + 1, self.tick
             return "repeated", known.case
         subject = "household:home" if press.terminal in HOME else f"terminal:{press.terminal}"
@@ -370,7 +380,7 @@ class CaseMachine(RuleBasedStateMachine):
             case, how = mine[-1], "joined"
             case.presses += 1
             case.kinds += [kind for kind in press.kinds if kind not in case.kinds]
-            case.press_again(taken=taken)
+            case.press_again(press.kinds, taken=taken)
         else:
             previous = mine[-1].id if mine else None
             at_home = press.terminal in HOME
@@ -380,9 +390,9 @@ class CaseMachine(RuleBasedStateMachine):
         self.by_key[key] = self.alarms[alarm] = Sighting(case, press, test, self.tick, occurrence)
         return how, case
 
-    def _same(self, press: Press, known: Sighting, of_class: str) -> bool:
+    def _same(self, press: Press, known: Sighting) -> bool:
         """Tell a repeat from a press that only looks like one: whatever says more than the first is no repeat (I2)."""
-        if of_class != known.case.of_class or set(press.kinds) - set(known.press.kinds):
+        if set(press.kinds) - set(known.press.kinds) or (known.test and not press.test):
             return False
         if press.boot is None:
             return known.tick == self.tick
@@ -400,7 +410,14 @@ class CaseMachine(RuleBasedStateMachine):
         for notice in notices:
             assert taken
             assert notice.id not in self.held
+            self.shows_no_duress(notice)
             self.held[notice.id] = notice
+
+    def shows_no_duress(self, notice: DueNotice) -> None:
+        """See that nobody outside its plan reads of duress where there is something else to read of."""
+        kinds = next(case.kinds for case in self.cases if case.id == notice.case.id)
+        hidden = notice.role not in ROLES["duress"] and set(kinds) != {"duress"}
+        assert set(notice.case.kinds) == (set(kinds) - {"duress"} if hidden else set(kinds))
 
     def handed_over(self) -> set[str]:
         return {
@@ -550,7 +567,9 @@ class CaseMachine(RuleBasedStateMachine):
             message.taken = True
         # What is held from before and was recorded twice is free again, though this worker knows it still.
         assert {notice.id for notice in leased} == free
-        self.held |= {notice.id: notice for notice in leased}
+        for notice in leased:
+            self.shows_no_duress(notice)
+            self.held[notice.id] = notice
 
     @precondition(lambda self: self.held)
     @rule(
@@ -898,16 +917,26 @@ def test_an_answer_to_the_first_message_does_not_take_back_the_second(gateway: G
 
 
 def test_a_plan_that_joins_later_brings_its_privacy_along(gateway: Gateway) -> None:
-    plans = [
-        plan.model_copy(update={"privacy": {"district": "neighbour"}}) if plan.id == "duress" else plan
-        for plan in SITE.plans
-    ]
-    site = SITE.model_copy(update={"plans": tuple(plans)})
-    gateway.run(apply_site(gateway.pool, gateway.keyring, site, prune=False))
+    gateway.apply_with_duress(privacy={"district": "neighbour"})
     gateway.raise_alarm(pressed("box", "sos", boot=0, seq=0))
     joined = gateway.raise_alarm(pressed("box", "duress", boot=0, seq=1), worker=gateway.worker)
     assert joined.how == "joined"
     assert {notice.case.privacy.get("district") for notice in joined.notices} == {"neighbour"}
+
+
+def test_duress_beside_another_kind_hides_that_kind_from_nobody(gateway: Gateway) -> None:
+    gateway.raise_alarm(pressed("box", "sos", boot=0, seq=0))
+    again = gateway.raise_alarm(pressed("box", "smoke", "duress", boot=0, seq=1), worker=gateway.worker)
+    assert {"son", "daughter", "ambulance", "hotline", "chief"} <= {notice.party.id for notice in again.notices}
+    shown = {notice.party.id: set(notice.case.kinds) for notice in again.notices}
+    assert shown["son"] == {"sos", "smoke"}
+    assert shown["hotline"] == {"sos", "smoke", "duress"}
+
+
+def test_duress_that_its_plan_has_nobody_for_is_heard_of_by_the_fallback(gateway: Gateway) -> None:
+    gateway.apply_with_duress(roles=("police_110",))
+    raised = gateway.raise_alarm(pressed("box", "sos", "duress"), worker=gateway.worker)
+    assert "duress" in {kind for notice in raised.notices for kind in notice.case.kinds}
 
 
 def test_whoever_stands_in_the_fallback_twice_is_told_once(gateway: Gateway) -> None:

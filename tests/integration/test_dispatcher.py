@@ -254,6 +254,31 @@ async def test_a_session_that_the_database_ends_is_replaced(desk: Desk, database
         await desk.eventually("SELECT state, count(*) FROM notice GROUP BY 1", gives=[("sent", 6)])
 
 
+class Patience(Random):
+    """Counts how often somebody asked how long to wait, and lets them wait a hundredth of it."""
+
+    def __init__(self) -> None:
+        super().__init__(SEED)
+        self.asked = 0
+        self.often = asyncio.Event()
+
+    def uniform(self, a: float, b: float) -> float:
+        self.asked += 1
+        if self.asked >= 3:
+            self.often.set()
+        return super().uniform(a, b) / 100
+
+
+async def test_a_database_that_is_away_is_asked_again_after_a_while(pool: Pool, directory: Directory) -> None:
+    patience = Patience()
+    nowhere = "postgresql://onekey@127.0.0.1:9/onekey"
+    dispatcher = Dispatcher(nowhere, pool, directory, {}, name="a", party_parallel=1, rng=patience, status=dict)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+        running = tasks.create_task(dispatcher.run(), name="dispatcher")
+        await patience.often.wait()
+        running.cancel()
+
+
 # Retries, channels, fallback
 
 

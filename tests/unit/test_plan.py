@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from gateway.domain.directory import ChannelSpec, Party, Plan
-from gateway.domain.plan import PlannedLeg, legs_for
+from gateway.domain.plan import PlannedLeg, kinds_shown, legs_for
 
 
 def party(name: str, role: str, *, channels: int = 1) -> Party:
@@ -129,3 +129,29 @@ def test_a_fallback_without_channel_is_seen_as_failed() -> None:
 
 def test_without_plans_and_fallback_there_is_nobody() -> None:
     assert legs_for(["sos"], plans=(), parties=FAMILY, fallback=()) == []
+
+
+SILENT = plan("silent", "duress", "hotline police_110")
+
+
+def shown(*kinds: str, role: str, plans: tuple[Plan, ...] = (SOS, SILENT, REST)) -> list[str]:
+    return kinds_shown(kinds, role=role, plans=plans)
+
+
+def test_duress_is_shown_to_those_of_its_own_plan_only() -> None:
+    assert shown("sos", "duress", role="hotline") == ["sos", "duress"]
+    assert shown("sos", "duress", role="guardian") == ["sos"]
+    assert shown("duress", "low_battery", "fall", role="guardian") == ["low_battery", "fall"]
+
+
+def test_every_other_kind_is_shown_to_everybody() -> None:
+    assert shown("sos", "water", "something_new", role="nobody in any plan") == ["sos", "water", "something_new"]
+
+
+def test_a_message_about_duress_alone_says_so() -> None:
+    assert shown("duress", role="guardian") == ["duress"]
+
+
+def test_duress_without_a_plan_of_its_own_is_shown_to_those_of_the_plan_for_every_kind() -> None:
+    assert shown("sos", "duress", role="supplier", plans=PLANS) == ["sos", "duress"]
+    assert shown("sos", "duress", role="guardian", plans=PLANS) == ["sos"]
