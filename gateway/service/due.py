@@ -46,7 +46,7 @@ async def lease_due(
             if party is None or not party.channels:
                 lost.append(row.id)
                 continue
-            notices.append(due(row, party=party, case=view, plans=around.site.plans))
+            notices.append(due(row, party=party, case=view, site=around.site))
         if lost:
             await outbox.finish(conn, lost, "failed")
             await conn.execute(

@@ -110,5 +110,5 @@ async def _queue(
                 queued_at=at,
                 first=leg.delivered_at is None,
             )
-            notices.append(due(row, party=party, case=view, plans=around.site.plans))
+            notices.append(due(row, party=party, case=view, site=around.site))
     return notices

@@ -356,7 +356,7 @@ async def _join(
     )
     before = await cases.legs_of(conn, case.id)
     told = [leg for leg in before if _reachable(leg, around)]
-    if DURESS in press.kinds:  # a silent call: whoever is not in its plan must not even hear of another press
+    if set(press.kinds) == {DURESS}:  # a silent call: whoever is not in its plan must not even hear of another press
         applying, _ = plans_for((DURESS,), around.site.plans)
         told = [leg for leg in told if any(leg.role in plan.roles for plan in applying)] or told
     notices = await fan_out.renotify(conn, case, told, reason="pressed_again", around=around, worker=worker, rearm=True)

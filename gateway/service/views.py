@@ -1,9 +1,8 @@
 """From rows to the values that messages are made of."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gateway.domain.directory import Household, Party, Plan
+from gateway.domain.directory import Household, Party
 from gateway.domain.outbox import CaseView, DueNotice
 from gateway.domain.plan import kinds_shown
 from gateway.keyring import DataKey, ErasedKey, Keyring
@@ -77,9 +76,10 @@ def view_of(case: CaseRow, *, site: SiteView, household: Household | None) -> Ca
     )
 
 
-def due(row: NoticeRow, *, party: Party, case: CaseView, plans: Sequence[Plan]) -> DueNotice:
+def due(row: NoticeRow, *, party: Party, case: CaseView, site: SiteView) -> DueNotice:
     """Return a notice ready to be sent, with the kinds that the role may hear of."""
-    case = replace(case, kinds=tuple(kinds_shown(case.kinds, role=row.role, plans=plans)))
+    if all(party.id != trusted.id for trusted in site.fallback):
+        case = replace(case, kinds=tuple(kinds_shown(case.kinds, role=row.role, plans=site.plans)))
     return DueNotice(
         id=row.id,
         leg_id=row.leg_id,
