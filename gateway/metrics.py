@@ -16,6 +16,9 @@ ATTEMPTS = Histogram(
     "onekey_attempt_seconds", "How long one attempt on a channel took.", ["channel", "outcome"], buckets=_FAST
 )
 ALARMS = Counter("onekey_alarms_total", "Alarms by what came of them: opened, joined, repeated, unreadable.", ["how"])
+DROPPED = Counter(
+    "onekey_telemetry_dropped_total", "Reports sent with QoS 0 that were dropped, as storing them fell too far behind."
+)
 TELEMETRY = Counter("onekey_telemetry_total", "Reports of the telemetry lane by kind.", ["kind"])
 TELEMETRY_BATCH = Histogram("onekey_telemetry_batch_seconds", "How long storing one batch took.", buckets=_FAST)
 QUARANTINED = Counter("onekey_quarantined_total", "Messages put into quarantine.", ["lane"])

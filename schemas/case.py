@@ -63,6 +63,7 @@ _LEG = "6f1f6a0e-2f5e-5c0f-9f0a-0a8e3f5b7c21"
 Who = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,64}$")]
 """A seat or staff number, a role, or the id of a party: never a person's name, which could not be erased."""
 
+_SEEN = "What you saw of it: refused with 409 when the person has pressed again since; null does not ask."
 FreeText = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
@@ -91,6 +92,7 @@ class SafetyIn(_In):
     model_config = ConfigDict(json_schema_extra={"examples": [{"by": "guardian"}]})
 
     by: Annotated[Who, Field(description="Who confirmed it: a role, the id of a party, or a seat number.")]
+    urgency: Annotated[int | None, Field(ge=1, description=_SEEN)] = None
 
 
 class ClosureIn(_In):
@@ -115,6 +117,7 @@ class ClosureIn(_In):
     ] = None
     note: Annotated[FreeText | None, Field(description="For the record; kept encrypted in the journal only.")] = None
     operator: Annotated[Who | None, Field(description="Who closes it; null: whoever owns it.")] = None
+    urgency: Annotated[int | None, Field(ge=1, description=_SEEN)] = None
 
 
 class AnswerIn(_In):
@@ -137,6 +140,12 @@ class AnswerIn(_In):
         int | None, Field(ge=0, le=1440, description="Until arrival.", json_schema_extra={"unit": "min"})
     ] = None
     by: Annotated[str | None, Field(max_length=100, description="Who answers.")] = None
+    number: Annotated[
+        int | None,
+        Field(
+            ge=1, description="Number of the message that is answered; one that came before a new press ends nothing."
+        ),
+    ] = None
 
 
 class TestWindowIn(_In):
@@ -380,7 +389,10 @@ class AnsweredOut(_Out):
     leg_id: UUID
     state: LegState
     case_state: CaseState
-    counted: Annotated[bool, Field(description="False: the leg or the case was over, the answer is on record only.")]
+    counted: Annotated[
+        bool,
+        Field(description="False: it came too late, the leg or the case was over or a new press needs a new answer."),
+    ]
 
 
 # The directory

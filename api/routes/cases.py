@@ -73,7 +73,9 @@ async def confirm_safety(
     case_id: UUID, body: SafetyIn, pool: PoolDep, directory: DirectoryDep, who: _Handler
 ) -> CaseHeadOut:
     """Note that somebody confirmed that the person is safe. A case that is safe or closed already stays as it is."""
-    case = await case_commands.mark_safe(pool, directory, case_id, by=body.by, via=f"api:{who.id}")
+    case = await case_commands.mark_safe(
+        pool, directory, case_id, by=body.by, urgency=body.urgency, via=f"api:{who.id}"
+    )
     return CaseHeadOut.model_validate(case)
 
 
@@ -89,6 +91,7 @@ async def close_case(
         outcome=body.outcome,
         confirmed_by=body.confirmed_by,
         note=body.note,
+        urgency=body.urgency,
         operator=body.operator,
         via=f"api:{who.id}",
     )

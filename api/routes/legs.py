@@ -26,5 +26,5 @@ async def answer_leg(
 ) -> AnsweredOut:
     """Answer for a party. The same answer again changes nothing; a later one replaces an earlier one."""
     answer = PartyAnswer(body.answer, reason=body.reason, minutes=body.minutes, by=body.by)
-    answered = await case_commands.answer_leg(pool, directory, leg_id, answer, via=f"api:{who.id}")
+    answered = await case_commands.answer_leg(pool, directory, leg_id, answer, number=body.number, via=f"api:{who.id}")
     return AnsweredOut.model_validate(answered)

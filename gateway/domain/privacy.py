@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-__all__ = ["Privacy", "privacy_of"]
+__all__ = ["Privacy", "privacy_of", "stricter"]
 
 
 class Privacy(StrEnum):
@@ -42,3 +42,14 @@ def privacy_of(role: str, overrides: Mapping[str, str] | None = None) -> Privacy
     if overrides and role in overrides:
         return Privacy(overrides[role])
     return _BY_ROLE.get(role, Privacy.NEIGHBOUR)
+
+
+def stricter(*overrides: Mapping[str, str]) -> dict[str, str]:
+    """Join the overrides of several plans: each role may know only what every plan that names it allows."""
+    order = list(Privacy)  # from most to least
+    joined: dict[str, str] = {}
+    for one in overrides:
+        for role, level in one.items():
+            known = joined.get(role, level)
+            joined[role] = max(known, level, key=lambda name: order.index(Privacy(name)))
+    return joined

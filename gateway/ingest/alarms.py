@@ -106,7 +106,10 @@ class AlarmLane:
                     transport=_TRANSPORT,
                     payload=delivery.payload,
                     received_at=delivery.received_at,
-                    copy=delivery.retained,
+                    # What a session missed while we were away, another replica has dealt with, perhaps to the end.
+                    # Only numbers together with a time of the terminal's own tell such a copy from a new press.
+                    copy=delivery.retained
+                    or (delivery.stored and None not in (alarm.boot, alarm.seq) and alarm.at is not None),
                 )
                 raised = await self._raise(delivery, press)
         self._observe("committed")

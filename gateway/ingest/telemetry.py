@@ -12,7 +12,7 @@ import psycopg
 
 from gateway.domain.outbox import DueNotice
 from gateway.links.mqtt import Delivery, MqttLink
-from gateway.metrics import QUARANTINED, TELEMETRY, TELEMETRY_BATCH
+from gateway.metrics import DROPPED, QUARANTINED, TELEMETRY, TELEMETRY_BATCH
 from gateway.service.quarantine import Misread, keep
 from gateway.service.telemetry import Told, store_reports
 from gateway.store.directory import Directory
@@ -29,6 +29,7 @@ FILTERS = tuple((up_filter(kind), 1) for kind in Up if kind is not Up.ALARM)
 _TRANSPORT = "mqtt"
 _LARGEST_BATCH = 500
 _LINGER_S = 0.02
+_LONGEST_QUEUE = 50_000
 
 
 class TelemetryLane:
@@ -57,7 +58,14 @@ class TelemetryLane:
         """Handle telemetry until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._work(), name="telemetry-store")
-            tasks.create_task(self._link.run(self._queue.put_nowait), name="telemetry-link")
+            tasks.create_task(self._link.run(self._take), name="telemetry-link")
+
+    def _take(self, delivery: Delivery) -> None:
+        # With QoS 1 the broker waits for us. QoS 0 nobody holds back, and it may be lost: the memory is the limit.
+        if not delivery.qos and self._queue.qsize() >= _LONGEST_QUEUE:
+            DROPPED.inc()
+            return
+        self._queue.put_nowait(delivery)
 
     async def _work(self) -> None:
         while True:
@@ -121,13 +129,15 @@ class TelemetryLane:
                 reports = [report for _, report in told]
                 self._submit(await store_reports(self._pool, self._directory, reports, worker=self._worker()))
                 return
-            except psycopg.Error as exc:
-                if not is_data_error(exc):
+            except Exception as exc:  # noqa: BLE001 # see below
+                if isinstance(exc, psycopg.Error) and not is_data_error(exc):
                     await self._wait(exc)
                     continue
+                if not isinstance(exc, psycopg.Error):  # a fault of ours on one report must not end the others (D12)
+                    _log.exception("telemetry could not be handled")
                 if len(told) == 1:
                     delivery, report = told[0]
-                    reason = f"the database refuses it ({type(exc).__name__})"
+                    reason = f"it cannot be stored ({type(exc).__name__})"
                     await self._patiently_keep(self._misread(delivery, report.terminal, reason))
                     return
             half = len(told) // 2

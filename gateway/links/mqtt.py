@@ -16,8 +16,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import aiomqtt
+from paho.mqtt.client import ConnectFlags
 
 from gateway.config import Broker
 
@@ -28,6 +30,7 @@ _log = logging.getLogger(__name__)
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 _REFUSED = 0x80
+_BACKLOG_S = 20.0
 
 
 class LinkDown(Exception):
@@ -36,7 +39,10 @@ class LinkDown(Exception):
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One message of the broker, to be acknowledged once. ``received_at`` is our clock's word."""
+    """One message of the broker, to be acknowledged once. ``received_at`` is our clock's word.
+
+    ``stored``: it may be old, since the broker had kept messages for this session while we were away.
+    """
 
     topic: str
     payload: bytes
@@ -46,6 +52,7 @@ class Delivery:
     received_mono: float
     mid: int
     session: int
+    stored: bool = False
     done: bool = False
 
 
@@ -59,6 +66,7 @@ class MqttLink:
         self._filters = filters
         self._client: aiomqtt.Client | None = None
         self._session = 0
+        self._backlog_until = 0.0
         self._unacknowledged: deque[Delivery] = deque()
         self._under_way: set[int] = set()
         self._rng = random.Random(client_id)
@@ -108,6 +116,13 @@ class MqttLink:
             socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
         )
         client._client.manual_ack_set(True)  # noqa: FBT003, SLF001 # the one place, see the module's text
+        connected: Callable[..., None] = client._on_connect  # noqa: SLF001
+
+        def note_session(paho: Any, userdata: Any, flags: ConnectFlags, code: Any, properties: Any = None) -> None:
+            self._backlog_until = time.monotonic() + _BACKLOG_S if flags.session_present else 0.0
+            connected(paho, userdata, flags, code, properties)
+
+        client._client.on_connect = note_session  # noqa: SLF001
         client.pending_calls_threshold = 10_000
         return client
 
@@ -124,15 +139,17 @@ class MqttLink:
 
     def _delivery(self, message: aiomqtt.Message) -> Delivery:
         payload = message.payload
+        now = time.monotonic()
         delivery = Delivery(
             topic=message.topic.value,
             payload=payload if isinstance(payload, bytes) else str(payload).encode(),
             qos=message.qos,
             retained=message.retain,
             received_at=datetime.now(UTC),
-            received_mono=time.monotonic(),
+            received_mono=now,
             mid=message.mid,
             session=self._session,
+            stored=now < self._backlog_until,
         )
         if delivery.qos:
             self._unacknowledged.append(delivery)

@@ -7,10 +7,12 @@ once; everything else is leased from the outbox: retries, fallbacks, what a dead
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
+from uuid import UUID
 
 import psycopg
 
@@ -18,7 +20,7 @@ from gateway.domain.outbox import DueNotice, GiveUp, Outcome, Tried, TryAgain
 from gateway.metrics import ATTEMPTS
 from gateway.notify.channel import Channel
 from gateway.service.due import lease_due, still_due
-from gateway.service.record import record_attempts
+from gateway.service.record import Recorded, record_attempts
 from gateway.store import outbox
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, connect, is_data_error
@@ -30,6 +32,7 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.5
 _STALE_S = 0.5
 _BATCH = 256
+_BUSY_S = 0.05
 _CHANNEL_LIMIT_S = 65.0
 _UNRECORDED = TryAgain("the outcome could not be recorded")
 
@@ -60,8 +63,9 @@ class Dispatcher:
         self._rng = rng
         self._status = status
         self._observe = observe
-        self._gates: dict[tuple[str, str], asyncio.Semaphore] = {}
-        self._holding: dict[str, DueNotice] = {}
+        self._gates: dict[tuple[str, str, bool], asyncio.Semaphore] = {}
+        self._holding: set[tuple[str, int, int]] = set()
+        self._on_leg: Counter[UUID] = Counter()
         self._tried: asyncio.Queue[Tried] = asyncio.Queue()
         self._tasks: asyncio.TaskGroup | None = None
         self.worker: int | None = None
@@ -97,9 +101,8 @@ class Dispatcher:
             await session.execute(f"LISTEN {outbox.CHANNEL}")
             while True:
                 await outbox.beat(session, self.worker, self._status())
-                leased = await lease_due(
-                    self._pool, self._directory, worker=self.worker, holding=list(self._holding), limit=_BATCH
-                )
+                holding = {held for held, _, _ in self._holding}
+                leased = await lease_due(self._pool, self._directory, worker=self.worker, holding=holding, limit=_BATCH)
                 self.submit(leased)
                 if len(leased) == _BATCH:
                     continue
@@ -107,18 +110,33 @@ class Dispatcher:
                     pass
 
     def _start(self, notice: DueNotice) -> None:
-        if notice.id in self._holding or self._tasks is None:
+        if _attempt(notice) in self._holding or self._tasks is None:
             return
-        self._holding[notice.id] = notice
+        self._holding.add(_attempt(notice))
         self._tasks.create_task(self._send(notice), name=f"send-{notice.id}")
 
     async def _send(self, notice: DueNotice) -> None:
+        while notice.reason == "closed" and self._on_leg[notice.leg_id]:
+            # A call for help that is on its way must not arrive after the word that it is over.
+            await asyncio.sleep(_BUSY_S)
+        self._on_leg[notice.leg_id] += 1
+        try:
+            await self._send_in_turn(notice)
+        finally:
+            self._on_leg[notice.leg_id] -= 1
+            if not self._on_leg[notice.leg_id]:
+                del self._on_leg[notice.leg_id]
+
+    async def _send_in_turn(self, notice: DueNotice) -> None:
         kind = notice.spec.kind
-        gate = self._gates.setdefault((notice.party.id, kind), asyncio.Semaphore(self._parallel))
+        # Word of a better location queues apart: many of them must not hold up a call for help.
+        gate = self._gates.setdefault(
+            (notice.party.id, kind, notice.reason == "location"), asyncio.Semaphore(self._parallel)
+        )
         queued = time.monotonic()
         async with gate:
             if time.monotonic() - queued > _STALE_S and not await self._still_due(notice):
-                self._holding.pop(notice.id, None)
+                self._holding.discard(_attempt(notice))
                 return
             self._observe("sending")
             started_at, started = datetime.now(UTC), time.monotonic()
@@ -155,12 +173,16 @@ class Dispatcher:
             tried = [await self._tried.get()]
             while len(tried) < _BATCH and not self._tried.empty():
                 tried.append(self._tried.get_nowait())
-            more = await self._recorded(tried)
+            recorded = await self._recorded(tried)
+            waiting = {one.notice.id for one in recorded.later}
             for one in tried:
-                self._holding.pop(one.notice.id, None)
-            self.submit(more)
+                if one.notice.id not in waiting:
+                    self._holding.discard(_attempt(one.notice))
+            for one in recorded.later:
+                asyncio.get_running_loop().call_later(_BUSY_S, self._tried.put_nowait, one)
+            self.submit(recorded.notices)
 
-    async def _recorded(self, tried: list[Tried]) -> list[DueNotice]:
+    async def _recorded(self, tried: list[Tried]) -> Recorded:
         """Record a batch, waiting for the database as long as it takes; a row it refuses stops no other (D12)."""
         while True:
             try:
@@ -170,10 +192,13 @@ class Dispatcher:
                     _log.warning("cannot record attempts yet: %s %s", type(exc).__name__, exc.sqlstate)
                     await asyncio.sleep(self._rng.uniform(0.2, 0.6))
                 elif len(tried) > 1:
-                    return [notice for one in tried for notice in await self._recorded([one])]
+                    each = [await self._recorded([one]) for one in tried]
+                    return Recorded(
+                        [notice for one in each for notice in one.notices], [one for part in each for one in part.later]
+                    )
                 elif tried[0].outcome == _UNRECORDED:
                     _log.error("an attempt cannot be recorded at all", extra={"notice": tried[0].notice.id})
-                    return []
+                    return Recorded([], [])
                 else:
                     _log.error(
                         "an attempt cannot be recorded: %s", type(exc).__name__, extra={"notice": tried[0].notice.id}
@@ -189,3 +214,8 @@ class Dispatcher:
         """Wait until everything submitted was recorded."""
         while self._holding:
             await asyncio.sleep(0.01)
+
+
+def _attempt(notice: DueNotice) -> tuple[str, int, int]:
+    """What is being sent: a notice that comes back for its next try or channel is another one."""
+    return notice.id, notice.channel, notice.tries

@@ -44,7 +44,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What an answer did. ``counted`` is false when the leg or its case was over: the answer is on record only."""
+    """What an answer did. ``counted`` is false when it came too late: it is on record only."""
 
     case_id: UUID
     leg_id: UUID
@@ -66,11 +66,14 @@ def _writer(case: CaseRow, around: Surroundings) -> Writer:
     return Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
 
 
-async def answer_leg(pool: Pool, directory: Directory, leg_id: UUID, answer: PartyAnswer, *, via: str) -> Answered:
+async def answer_leg(
+    pool: Pool, directory: Directory, leg_id: UUID, answer: PartyAnswer, *, via: str, number: int | None = None
+) -> Answered:
     """Record what a party answers on a leg.
 
     The same answer of the same person again changes nothing, unless the leg became an obligation again
-    meanwhile. On a leg or case that is over, the answer is put on record and the state stays.
+    meanwhile. On a leg or case that is over, the answer is put on record and the state stays; and so it is when
+    the person pressed again after the message with this `number`, which it answers.
 
     Raises:
         NotFound: No such leg.
@@ -85,7 +88,9 @@ async def answer_leg(pool: Pool, directory: Directory, leg_id: UUID, answer: Par
         if leg.party_id is None:
             raise StateConflict(f"Leg {leg_id} has no party: nobody of the household has the role {leg.role}.")
         writer = _writer(case, await surroundings(conn, directory, case))
-        state = await record_answer(conn, case, leg, answer, via=via, writer=writer)
+        calls = {} if number is None else await outbox.last_calls(conn, case_id)
+        overtaken = number is not None and number < calls.get(leg_id, 0)
+        state = await record_answer(conn, case, leg, answer, via=via, writer=writer, overtaken=overtaken)
         await writer.flush(conn)
     case_state = CaseState(case.state)
     return Answered(
@@ -93,7 +98,9 @@ async def answer_leg(pool: Pool, directory: Directory, leg_id: UUID, answer: Par
         leg_id=leg_id,
         state=state,
         case_state=case_state,
-        counted=case_state is not CaseState.CLOSED and state not in (LegState.WITHDRAWN, LegState.SKIPPED),
+        counted=not overtaken
+        and case_state is not CaseState.CLOSED
+        and state not in (LegState.WITHDRAWN, LegState.SKIPPED),
     )
 
 
@@ -170,17 +177,30 @@ async def acknowledge_case(
     return replace(case, owner=operator, owned_at=at)
 
 
-async def mark_safe(pool: Pool, directory: Directory, case_id: UUID, *, by: str, via: str | None = None) -> CaseRow:
+def _refuse_unseen(case: CaseRow, urgency: int | None) -> None:
+    """Whoever decides on what they saw must not end a press that came meanwhile (I2)."""
+    if urgency is not None and case.urgency > urgency:
+        raise StateConflict(
+            f"The person pressed again meanwhile: the urgency is {case.urgency}, and {urgency} was seen. "
+            "Look at the case, then decide again."
+        )
+
+
+async def mark_safe(
+    pool: Pool, directory: Directory, case_id: UUID, *, by: str, urgency: int | None = None, via: str | None = None
+) -> CaseRow:
     """Note that `by` confirmed that the person is safe: the next press opens a new case (D10).
 
-    A case that is safe or closed already stays as it is.
+    A case that is safe or closed already stays as it is. `urgency` is what `by` saw of it; None does not ask.
 
     Raises:
         NotFound: No such case.
+        StateConflict: The person pressed again since `urgency` was seen.
     """
     async with _locked(pool, case_id) as (conn, case):
         if case.state != CaseState.OPEN:
             return case
+        _refuse_unseen(case, urgency)
         around = await surroundings(conn, directory, case)
         at = await queries.set_safe(conn, case_id, by)
         await _tell(conn, case, around, "case.safe", {"by": by}, actor=by, via=via, at=at)
@@ -195,6 +215,7 @@ async def close_case(
     outcome: str,
     confirmed_by: str | None,
     note: str | None,
+    urgency: int | None = None,
     operator: str | None = None,
     via: str | None = None,
     worker: int | None = None,
@@ -202,11 +223,13 @@ async def close_case(
     """Close a case: cancel what is due, withdraw obligations, and tell whoever was told that it is over (I4).
 
     `confirmed_by` says that the person is safe, unless the case is safe already. `note` is kept in the journal
-    alone, where it can be erased (D15). Returns the notices that `worker` has to send.
+    alone, where it can be erased (D15). `urgency` is what whoever closes saw of it; None does not ask. Returns the
+    notices that `worker` has to send.
 
     Raises:
         NotFound: No such case.
-        StateConflict: It was closed with another outcome; or it is an emergency and nobody confirmed safety.
+        StateConflict: It was closed with another outcome; or it is an emergency and nobody confirmed safety; or the
+            person pressed again since `urgency` was seen.
     """
     outcome = Outcome(outcome)
     async with _locked(pool, case_id) as (conn, case):
@@ -214,6 +237,7 @@ async def close_case(
             if case.outcome != outcome:
                 raise StateConflict(f"The case was closed already, with the outcome {case.outcome}.")
             return []
+        _refuse_unseen(case, urgency)
         if case.case_class == CaseClass.EMERGENCY and case.safe_at is None and confirmed_by is None:
             raise StateConflict(
                 "An emergency is closed only after somebody confirmed that the person is safe: say who."

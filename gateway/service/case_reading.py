@@ -12,10 +12,10 @@ from gateway.domain import journal
 from gateway.domain.case import CaseState, DomainError, LegState, NotFound
 from gateway.domain.directory import Address, Household, Party, Person
 from gateway.domain.location import Location
-from gateway.domain.plan import kinds_shown
 from gateway.domain.privacy import Privacy, privacy_of
 from gateway.keyring import ErasedKey, Keyring
 from gateway.service.places import place_of
+from gateway.service.views import kinds_for
 from gateway.store import cases, quarantine, queries
 from gateway.store.cases import CaseRow, LegRow
 from gateway.store.directory import Directory, SiteView
@@ -469,7 +469,7 @@ async def read_link(pool: Pool, directory: Directory, token: str) -> LinkView:
         leg_state=LegState(leg.state),
         emergency=case.case_class == "emergency",
         test=case.test,
-        kinds=tuple(kinds_shown(case.kinds, role=leg.role, plans=site.plans)),
+        kinds=kinds_for(leg.party_id, leg.role, kinds=case.kinds, site=site),
         urgency=case.urgency,
         received_at=case.received_at,
         now=now,

@@ -6,9 +6,11 @@ from uuid import UUID
 
 from gateway.domain.outbox import CaseView, DueNotice
 from gateway.keyring import ErasedKey, KeyringError
+from gateway.service.record import record_unreachable
 from gateway.service.views import Surroundings, due, surroundings, view_of
 from gateway.store import cases, outbox
 from gateway.store.directory import Directory
+from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Pool
 
 _log = logging.getLogger(__name__)
@@ -19,11 +21,11 @@ __all__ = ["lease_due", "still_due"]
 async def lease_due(
     pool: Pool, directory: Directory, *, worker: int, holding: Collection[str], limit: int = 500
 ) -> list[DueNotice]:
-    """Take what is due and nobody alive is sending. A party that is gone from the directory ends its notice."""
+    """Take what is due and nobody alive is sending. A party that is gone from the directory fails its leg."""
     async with pool.connection() as conn, conn.transaction():
         rows = await outbox.lease(conn, worker, holding=holding, limit=limit)
         notices: list[DueNotice] = []
-        lost: list[str] = []
+        gone: list[NoticeRow] = []
         views: dict[UUID, tuple[CaseView, Surroundings] | None] = {}
         for row in rows:
             if row.case_id not in views:
@@ -44,19 +46,10 @@ async def lease_due(
             if party is None:
                 party = next(iter(await directory.parties(conn, [row.party_id])), None)
             if party is None or not party.channels:
-                lost.append(row.id)
+                gone.append(row)
                 continue
             notices.append(due(row, party=party, case=view, site=around.site))
-        if lost:
-            await outbox.finish(conn, lost, "failed")
-            await conn.execute(
-                """
-                UPDATE leg SET state = 'failed', ended_at = clock_timestamp(), problem = 'the party is no longer known'
-                WHERE state = 'pending' AND id IN (SELECT leg_id FROM notice WHERE id = ANY(%s))
-                """,
-                (lost,),
-            )
-        return notices
+    return notices + await record_unreachable(pool, directory, gone, worker=worker)
 
 
 async def still_due(pool: Pool, notice: DueNotice, *, worker: int) -> bool:

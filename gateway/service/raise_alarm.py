@@ -19,8 +19,10 @@ from gateway.domain.kinds import UNREADABLE, CaseClass, classify
 from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
 from gateway.domain.plan import DURESS, PlannedLeg, legs_for, plans_for
+from gateway.domain.privacy import stricter
 from gateway.keyring import ErasedKey, KeyringError
 from gateway.service import fan_out
+from gateway.service.moving import improve_location
 from gateway.service.places import best_location, place_of, record_of
 from gateway.service.views import Surroundings, case_key
 from gateway.store import cases, events
@@ -42,7 +44,8 @@ class NoSite(DomainError):
 class Press:
     """An alarm as it came in, whatever brought it. ``pressed_at`` is the terminal's word, ``received_at`` ours.
 
-    ``copy``: the broker had this stored and sent it again on its own account (a retained message).
+    ``copy``: the broker may send this once more on its own account (retained, or kept for a session that came back),
+    so the very same bytes are no new press, however their case stands.
     """
 
     terminal: str | None
@@ -110,11 +113,22 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     known = before.alarm
     if known is not None:
         differs = numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
-        in_time = numbered or origin.now - known.heard_at <= WINDOW
+        in_time = numbered or origin.now - known.stored_at <= WINDOW
         says_more = (known.test and not press.test) or not set(press.kinds) <= set(known.kinds)
         if in_time and is_repeat(CaseState(known.case_state), another_time=differs, says_more=says_more):
             await cases.count_repeat(conn, known.id)
-            return Raised(case_id=known.case_id, how="repeated", terminal_uid=origin.terminal_uid)
+            notices = []
+            if press.fix is not None:
+                notices = await improve_location(
+                    conn, directory, known.case_id, press.fix, now=origin.now, worker=worker
+                )
+            return Raised(
+                case_id=known.case_id,
+                how="repeated",
+                notices=tuple(notices),
+                terminal_uid=origin.terminal_uid,
+                district=before.case.district if before.case is not None else None,
+            )
 
     occurrence = 1 if known is None else known.occurrence + 1
     alarm_id = keys.alarm_id(key, occurrence)
@@ -194,10 +208,7 @@ def _plan(kinds: Sequence[str], around: Surroundings, *, test: bool) -> list[Pla
 
 def _plans_used(kinds: Sequence[str], site: SiteView) -> tuple[list[str], dict[str, str]]:
     used, _ = plans_for(kinds, site.plans)
-    privacy: dict[str, str] = {}
-    for plan in used:
-        privacy.update(plan.privacy)
-    return [f"{plan.id}@{plan.version}" for plan in used], privacy
+    return [f"{plan.id}@{plan.version}" for plan in used], stricter(*(plan.privacy for plan in used))
 
 
 def _told(legs: Sequence[LegRow]) -> list[dict[str, Any]]:
@@ -344,7 +355,7 @@ async def _join(
         case,
         kinds=kinds,
         plans=list(dict.fromkeys((*case.plans, *plans))),
-        privacy={**case.privacy, **privacy},
+        privacy=stricter(case.privacy, privacy),
         urgency=case.urgency + 1,
         location=record_of(place) if moved and place is not None else case.location,
         problem=case.problem if problem is None else problem,

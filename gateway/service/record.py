@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from random import Random
 from uuid import UUID
 
@@ -19,40 +19,75 @@ from gateway.store import cases, events, outbox
 from gateway.store.cases import CaseRow, LegRow
 from gateway.store.directory import Directory
 from gateway.store.journal import Head, Note, Writer
+from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Connection, Pool
 
-__all__ = ["record_attempts"]
+__all__ = ["Recorded", "record_attempts", "record_unreachable"]
 
 _WORDS = {"Sent": "sent", "TryAgain": "try_again", "GiveUp": "give_up"}
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """``notices`` have to be sent now. ``later`` could not be recorded yet, since somebody holds their cases."""
+
+    notices: list[DueNotice]
+    later: list[Tried]
+
+
 async def record_attempts(
     pool: Pool, directory: Directory, tried: Sequence[Tried], *, worker: int | None, rng: Random
-) -> list[DueNotice]:
-    """Record attempts of any number of cases in one transaction.
+) -> Recorded:
+    """Record attempts of any number of cases in one transaction; what is recorded already changes nothing.
 
-    A notice that failed for good on the last channel of its party fails its leg and calls the fallback in (D13);
-    what `worker` has to send because of that is returned.
+    A case that somebody else works on holds up no other: its attempts come back, to be recorded later. A notice that
+    failed for good on the last channel of its party fails its leg and calls the fallback in (D13); what `worker` has
+    to send because of that is returned.
     """
     by_case: dict[UUID, list[Tried]] = defaultdict(list)
-    for one in tried:
-        by_case[one.notice.case.id].append(one)
-    notices: list[DueNotice] = []
     async with pool.connection() as conn, conn.transaction():
-        # The cases first, in one order: whoever changes anything of a case holds its row before (no deadlocks).
-        held = [await _held(conn, case_id) for case_id in sorted(by_case)]
-        await outbox.add_attempts(conn, tried, [_WORDS[type(one.outcome).__name__] for one in tried])
-        delivered = [one for one in tried if isinstance(one.outcome, Sent)]
-        await outbox.finish(conn, [one.notice.id for one in delivered], "sent")
+        # The cases first: whoever changes anything of a case holds its row before (no deadlocks).
+        held = await cases.lock_free_cases(conn, {one.notice.case.id for one in tried})
+        free = {case.id for case in held}
+        ours = [one for one in tried if one.notice.case.id in free]
+        # The answer to an earlier COMMIT may have been lost on the way: then all of this is on record.
+        fresh = await outbox.add_attempts(conn, ours, [_WORDS[type(one.outcome).__name__] for one in ours])
+        ours = [one for one in ours if (one.notice.id, one.started_at) in fresh]
+        for one in ours:
+            by_case[one.notice.case.id].append(one)
+        await outbox.finish(conn, [one.notice.id for one in ours if isinstance(one.outcome, Sent)], "sent")
+        notices: list[DueNotice] = []
         for case in held:
-            notices += await _record_case(conn, directory, case, by_case[case.id], worker=worker, rng=rng)
+            if case.id in by_case:
+                notices += await _record_case(conn, directory, case, by_case[case.id], worker=worker, rng=rng)
+    return Recorded(notices, [one for one in tried if one.notice.case.id not in free])
+
+
+async def record_unreachable(
+    pool: Pool, directory: Directory, rows: Sequence[NoticeRow], *, worker: int | None
+) -> list[DueNotice]:
+    """End notices to parties that left the directory or have no channel any more; the fallback hears instead (D13)."""
+    by_case: dict[UUID, list[NoticeRow]] = defaultdict(list)
+    for row in rows:
+        by_case[row.case_id].append(row)
+    notices: list[DueNotice] = []
+    for case_id in sorted(by_case):
+        async with pool.connection() as conn, conn.transaction():
+            case = await cases.lock_case(conn, case_id)
+            assert case is not None, "cases are never deleted"
+            around = await surroundings(conn, directory, case)
+            legs = {leg.id: leg for leg in await cases.legs_of(conn, case_id)}
+            calls = await outbox.last_calls(conn, case_id)
+            journal = Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
+            for row in by_case[case_id]:
+                await outbox.finish(conn, [row.id], "failed")
+                leg = legs[row.leg_id]
+                if leg.state == LegState.PENDING and row.number >= calls.get(leg.id, 0) and row.reason != "location":
+                    at = await _fail_leg(conn, case, leg, journal, problem="the party is no longer known")
+                    failed = replace(leg, state=LegState.FAILED)
+                    notices += await _call_fallback(conn, case, failed, around, journal, at=at, worker=worker)
+            await journal.flush(conn)
     return notices
-
-
-async def _held(conn: Connection, case_id: UUID) -> CaseRow:
-    case = await cases.lock_case(conn, case_id)
-    assert case is not None, "cases are never deleted"
-    return case
 
 
 async def _record_case(
@@ -149,17 +184,19 @@ async def _failed(
         await outbox.postpone(conn, notice.id, channel=notice.channel, tries=tries, delay=backoff(tries, rng))
         if tries < TRIES_BEFORE_HELP:
             return []
-        return await _call_fallback(conn, case, leg, one, around, journal, worker=worker)
+        return await _call_fallback(conn, case, leg, around, journal, at=one.answered_at, worker=worker)
     await outbox.finish(conn, [notice.id], "failed")
     if leg.state != LegState.PENDING or not newest or notice.reason == "location":
         return []
     problem = f"no channel of the party worked, last: {one.outcome.detail}"[:500]
-    await conn.execute(
-        "UPDATE leg SET state = 'failed', ended_at = clock_timestamp(), problem = %s WHERE id = %s", (problem, leg.id)
-    )
+    await _fail_leg(conn, case, leg, journal, problem=problem)
+    return await _call_fallback(conn, case, leg, around, journal, at=one.answered_at, worker=worker)
+
+
+async def _fail_leg(conn: Connection, case: CaseRow, leg: LegRow, journal: Writer, *, problem: str) -> datetime:
+    at = await cases.fail_leg(conn, leg.id, problem)
     journal.add(
-        Note("leg.failed", {"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "problem": problem}),
-        at=one.answered_at,
+        Note("leg.failed", {"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "problem": problem}), at=at
     )
     await events.emit(
         conn,
@@ -168,17 +205,17 @@ async def _failed(
         case_id=case.id,
         data={"leg": str(leg.id), "role": leg.role, "party": leg.party_id},
     )
-    return await _call_fallback(conn, case, leg, one, around, journal, worker=worker)
+    return at
 
 
 async def _call_fallback(
     conn: Connection,
     case: CaseRow,
     leg: LegRow,
-    one: Tried,
     around: Surroundings,
     journal: Writer,
     *,
+    at: datetime,
     worker: int | None,
 ) -> list[DueNotice]:
     """Let the site's fallback hear of the case, if it did not yet (D13)."""
@@ -193,7 +230,5 @@ async def _call_fallback(
     missing = [planned for planned in fallback if planned.party is not None and planned.party.id not in already]
     added, notices = await fan_out.add_legs(conn, case, missing, around=around, worker=worker)
     if added:
-        journal.add(
-            Note("case.fallback", {"because": str(leg.id), "legs": [str(new.id) for new in added]}), at=one.answered_at
-        )
+        journal.add(Note("case.fallback", {"because": str(leg.id), "legs": [str(new.id) for new in added]}), at=at)
     return notices

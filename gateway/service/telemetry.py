@@ -6,20 +6,15 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from gateway.domain.case import CaseState, LegState
-from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
-from gateway.service import fan_out
-from gateway.service.places import place_of, record_of
-from gateway.service.views import surroundings
-from gateway.store import cases, events, telemetry
+from gateway.service.moving import move_cases
+from gateway.store import telemetry
 from gateway.store.directory import Directory
-from gateway.store.journal import Head, Note, Writer
 from gateway.store.pool import Connection, Pool
 from gateway.store.telemetry import EventRow, FixRow, HeartbeatRow, StateRow
 from schemas.reports import EventReport, Fix, FixReport, HeartbeatReport, ResultReport
 
-__all__ = ["SANE_CLOCK", "Told", "fix_record", "improve_location", "store_reports", "store_reports_in", "store_state"]
+__all__ = ["SANE_CLOCK", "Told", "fix_record", "store_reports", "store_reports_in", "store_state"]
 
 T = TypeVar("T")
 
@@ -181,8 +176,8 @@ async def store_reports_in(
         await telemetry.add_events(conn, happenings)
     if states:
         await telemetry.renew(conn, [states[terminal] for terminal in sorted(states)])
-    moving = {terminal: state for terminal, state in states.items() if state.fix is not None}
-    return await _move_cases(conn, directory, moving, worker=worker) if moving else []
+    moving = {terminal: state.fix for terminal, state in states.items() if state.fix is not None}
+    return await move_cases(conn, directory, moving, worker=worker) if moving else []
 
 
 async def store_state(pool: Pool, terminal: UUID, told: StateRow) -> None:
@@ -193,50 +188,3 @@ async def store_state(pool: Pool, terminal: UUID, told: StateRow) -> None:
     async with pool.connection() as conn, conn.transaction():
         await conn.execute("SET LOCAL lock_timeout = '50ms'")
         await telemetry.renew(conn, [replace(told, terminal=terminal)])
-
-
-async def _move_cases(
-    conn: Connection, directory: Directory, moving: dict[UUID, StateRow], *, worker: int | None
-) -> list[DueNotice]:
-    cursor = await conn.execute(
-        """
-        SELECT c.id, t.uid, clock_timestamp() FROM cases c JOIN terminal t ON t.public_id = c.terminal_id
-        WHERE c.state = 'open' AND c.class IN ('emergency', 'test') AND t.uid = ANY(%s) ORDER BY c.id
-        """,
-        (list(moving),),
-    )
-    notices: list[DueNotice] = []
-    for case_id, terminal, now in await cursor.fetchall():
-        fix = moving[terminal].fix
-        assert fix is not None
-        notices += await improve_location(conn, directory, case_id, fix, now=now, worker=worker)
-    return notices
-
-
-async def improve_location(
-    conn: Connection, directory: Directory, case_id: UUID, fix: dict[str, Any], *, now: datetime, worker: int | None
-) -> list[DueNotice]:
-    """Move an open case to a better location and queue the update on every leg that is not over (D7)."""
-    case = await cases.lock_case(conn, case_id)
-    place = place_of(fix)
-    if case is None or case.state != CaseState.OPEN:
-        return []
-    if not better(place, None if case.location is None else place_of(case.location), now=now):
-        return []
-    around = await surroundings(conn, directory, case)
-    case = replace(case, location=record_of(place))
-    await conn.execute("UPDATE cases SET location = %s WHERE id = %s", (cases.jsonb(case.location), case.id))
-    over = (LegState.WITHDRAWN, LegState.SKIPPED, LegState.FAILED, LegState.REFUSED)
-    legs = [leg for leg in await cases.legs_of(conn, case.id) if leg.party_id is not None and leg.state not in over]
-    notices = await fan_out.renotify(conn, case, legs, reason="location", around=around, worker=worker, rearm=False)
-    journal = Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
-    journal.add(Note("case.location", {"location": case.location, "told": len(legs)}), at=now)
-    await journal.flush(conn)
-    await events.emit(
-        conn,
-        "case.updated",
-        district=case.district,
-        case_id=case.id,
-        data={"reason": "location", "location": case.location, "urgency": case.urgency, "kinds": case.kinds},
-    )
-    return notices

@@ -1,5 +1,6 @@
 """From rows to the values that messages are made of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway.domain.directory import Household, Party
@@ -11,7 +12,7 @@ from gateway.store.directory import Directory, SiteView
 from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Connection
 
-__all__ = ["Surroundings", "case_key", "due", "surroundings", "view_of"]
+__all__ = ["Surroundings", "case_key", "due", "kinds_for", "surroundings", "view_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,16 @@ def view_of(case: CaseRow, *, site: SiteView, household: Household | None) -> Ca
     )
 
 
+def kinds_for(party: str | None, role: str, *, kinds: Sequence[str], site: SiteView) -> tuple[str, ...]:
+    """Return the kinds that a party may hear of: the fallback of the site hears of all (D13)."""
+    if any(party == trusted.id for trusted in site.fallback):
+        return tuple(kinds)
+    return tuple(kinds_shown(kinds, role=role, plans=site.plans))
+
+
 def due(row: NoticeRow, *, party: Party, case: CaseView, site: SiteView) -> DueNotice:
-    """Return a notice ready to be sent, with the kinds that the role may hear of."""
-    if all(party.id != trusted.id for trusted in site.fallback):
-        case = replace(case, kinds=tuple(kinds_shown(case.kinds, role=row.role, plans=site.plans)))
+    """Return a notice ready to be sent, with the kinds that the party may hear of."""
+    case = replace(case, kinds=kinds_for(party.id, row.role, kinds=case.kinds, site=site))
     return DueNotice(
         id=row.id,
         leg_id=row.leg_id,

@@ -1,6 +1,6 @@
 """Cases, alarms and legs in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,10 +22,12 @@ __all__ = [
     "add_legs",
     "by_id",
     "count_repeat",
+    "fail_leg",
     "jsonb",
     "known_copy",
     "legs_of",
     "lock_case",
+    "lock_free_cases",
     "lock_subject",
     "standing",
 ]
@@ -99,14 +101,14 @@ _LEG_COLUMNS = """
 
 @dataclass(frozen=True, slots=True)
 class KnownAlarm:
-    """The newest alarm under a key, when it was last heard by the database's clock, and how its case stands."""
+    """The newest alarm under a key and how its case stands. ``stored_at`` is the database's word."""
 
     id: UUID
     occurrence: int
     case_id: UUID
     pressed_at: datetime | None
     kinds: list[str]
-    heard_at: datetime
+    stored_at: datetime
     case_state: str
     test: bool
 
@@ -148,9 +150,10 @@ async def lock_subject(conn: Connection, subject: str) -> None:
 
 async def known_copy(conn: Connection, terminal: str | None, digest: bytes) -> UUID | None:
     """Return the case that these very bytes from this terminal once led to, however long ago."""
+    mine = "terminal_id IS NULL" if terminal is None else "terminal_id = %(terminal)s"  # either finds the index
     cursor = await conn.execute(
-        "SELECT case_id FROM alarm WHERE terminal_id IS NOT DISTINCT FROM %s AND digest = %s LIMIT 1",
-        (terminal, digest),
+        f"SELECT case_id FROM alarm WHERE {mine} AND digest = %(digest)s LIMIT 1",  # noqa: S608
+        {"terminal": terminal, "digest": digest},
     )
     row = await cursor.fetchone()
     return None if row is None else row[0]
@@ -177,8 +180,7 @@ async def standing(conn: Connection, *, subject: str, case_class: str, key: str)
     ):
         await alarm.execute(
             """
-            SELECT a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds,
-                   coalesce(a.repeated_at, a.stored_at) AS heard_at, c.state AS case_state, a.test
+            SELECT a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds, a.stored_at, c.state AS case_state, a.test
             FROM alarm a JOIN cases c ON c.id = a.case_id WHERE a.key = %s ORDER BY a.occurrence DESC LIMIT 1
             """,
             (key,),
@@ -207,6 +209,16 @@ async def lock_case(conn: Connection, case_id: UUID) -> CaseRow | None:
     async with conn.cursor(row_factory=class_row(CaseRow)) as cursor:
         await cursor.execute(f"SELECT {_COLUMNS} FROM cases WHERE id = %s FOR NO KEY UPDATE", (case_id,))  # noqa: S608
         return await cursor.fetchone()
+
+
+async def lock_free_cases(conn: Connection, ids: Collection[UUID]) -> list[CaseRow]:
+    """Lock and return those of `ids` that nobody else holds at this moment; it never waits."""
+    async with conn.cursor(row_factory=class_row(CaseRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM cases WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",  # noqa: S608
+            (list(ids),),
+        )
+        return await cursor.fetchall()
 
 
 async def add_case(conn: Connection, case: CaseRow) -> None:
@@ -320,3 +332,15 @@ async def legs_of(conn: Connection, case_id: UUID) -> list[LegRow]:
             (case_id,),
         )
         return await cursor.fetchall()
+
+
+async def fail_leg(conn: Connection, leg: UUID, problem: str) -> datetime:
+    """End a leg that cannot be carried out; returns when."""
+    cursor = await conn.execute(
+        "UPDATE leg SET state = 'failed', ended_at = clock_timestamp(), problem = %s WHERE id = %s RETURNING ended_at",
+        (problem, leg),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    at: datetime = row[0]
+    return at

@@ -146,13 +146,14 @@ async def still_due(conn: Connection, notice: str, worker: int) -> bool:
     return await cursor.fetchone() is not None
 
 
-async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Sequence[str]) -> None:
-    """Record attempts; `outcomes` are their words in the table."""
-    await conn.execute(
+async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Sequence[str]) -> set[tuple[str, datetime]]:
+    """Record attempts; `outcomes` are their words in the table. Returns (notice, start) of those not there yet."""
+    cursor = await conn.execute(
         """
         INSERT INTO attempt (notice_id, leg_id, channel, queued_at, started_at, answered_at, outcome, status, detail)
         SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::timestamptz[], %s::timestamptz[],
                              %s::timestamptz[], %s::text[], %s::int[], %s::text[])
+        ON CONFLICT (notice_id, started_at) DO NOTHING RETURNING notice_id, started_at
         """,
         (
             [one.notice.id for one in tried],
@@ -166,6 +167,7 @@ async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Seque
             [None if one.outcome.detail is None else one.outcome.detail[:500] for one in tried],
         ),
     )
+    return {(row[0], row[1]) for row in await cursor.fetchall()}
 
 
 async def finish(conn: Connection, notices: Sequence[str], state: str) -> None:

@@ -149,3 +149,27 @@ async def test_one_alone_carries_on_and_takes_the_telemetry_over(tmp_path: Path)
             await site.eventually(f"SELECT count(*) > {before} FROM heartbeat", [(True,)])
         await _check(site, fleet.presses)
         assert replica.alive, site.log()
+
+
+async def test_one_that_comes_back_raises_nothing_that_is_over_meanwhile(tmp_path: Path) -> None:
+    """The broker kept every press for it: the other has dealt with them to the end."""
+    async with two_gateways(tmp_path) as (site, replicas):
+        replicas["b"].kill()
+        fleet = site.fleet()
+        async with fleet_running(fleet), asyncio.timeout(60):
+            await fleet.wait_online()
+            await _press_all(fleet, 0.01)
+            await fleet.wait_received()
+            await _check(site, fleet.presses)
+        await site.rows(
+            "UPDATE leg SET state = 'withdrawn', ended_at = clock_timestamp() WHERE ended_at IS NULL RETURNING 1"
+        )
+        await site.rows(
+            "UPDATE cases SET state = 'closed', outcome = 'helped', safe_at = clock_timestamp(), safe_by = 'test', "
+            "closed_at = clock_timestamp(), closed_by = 'test' RETURNING 1"
+        )
+        replicas["b"] = Replica(site, "b")
+        await _connected(site, ["a", "b"])
+        await asyncio.sleep(3)
+        await site.eventually("SELECT state, count(*) FROM cases GROUP BY 1", [("closed", HOUSEHOLDS)])
+        assert set(_requests(site).values()) == {1}

@@ -40,11 +40,13 @@ from gateway.service.due import lease_due, still_due
 from gateway.service.quarantine import Misread, keep_alarm
 from gateway.service.raise_alarm import Press, Raised, raise_alarm
 from gateway.service.record import record_attempts
+from gateway.service.telemetry import Told, store_reports
 from gateway.service.test_windows import open_window
 from gateway.site.model import Site
 from gateway.store import outbox
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, connect, open_pool
+from schemas.reports import Fix, FixReport
 
 T = TypeVar("T")
 
@@ -294,7 +296,9 @@ class Gateway:
     ) -> list[DueNotice]:
         now = datetime.now(UTC)
         tried = Tried(notice=notice, started_at=now, answered_at=now, outcome=outcome)
-        return self.run(record_attempts(self.pool, self.directory, [tried], worker=worker, rng=Random(1)))
+        recorded = self.run(record_attempts(self.pool, self.directory, [tried], worker=worker, rng=Random(1)))
+        assert recorded.later == []
+        return recorded.notices
 
 
 @pytest.fixture
@@ -370,7 +374,7 @@ class CaseMachine(RuleBasedStateMachine):
         key = self.key_of(press)
         known = self.by_key.get(key)
         if known is not None and known.case.state == "open" and self._same(press, known):
-            known.repeats, known.tick = known.repeats + 1, self.tick
+            known.repeats += 1
             return "repeated", known.case
         subject = "household:home" if press.terminal in HOME else f"terminal:{press.terminal}"
         mine = [case for case in self.cases if (case.subject, case.of_class) == (subject, of_class)]
@@ -964,3 +968,65 @@ def test_channels_and_people_do_not_wait_for_each_other(gateway: Gateway) -> Non
 
     for seq in range(20):
         gateway.run(all_at_once(gateway.raise_alarm(pressed("box", "sos", boot=0, seq=seq), worker=gateway.worker)))
+
+
+def test_pressing_on_without_numbers_is_heard_again_every_half_minute(gateway: Gateway) -> None:
+    """Each repeat must not push the end of the window away: whoever presses on needs help the more."""
+    gateway.raise_alarm(pressed("box", "sos"))
+    gateway.admin.execute("UPDATE alarm SET stored_at = stored_at - interval '20 s'")
+    assert gateway.raise_alarm(pressed("box", "sos")).how == "repeated"
+    gateway.admin.execute("UPDATE alarm SET stored_at = stored_at - interval '11 s'")
+    assert gateway.raise_alarm(pressed("box", "sos")).how == "joined"
+
+
+def test_a_repeat_that_knows_where_moves_the_case(gateway: Gateway) -> None:
+    case = gateway.raise_alarm(pressed("box", "sos", boot=0, seq=0)).case_id
+    fix = {"lat": 32.1, "lon": 118.8, "datum": "wgs84", "source": "gnss", "accuracy_m": 5, "at": None}
+    again = gateway.raise_alarm(pressed("box", "sos", boot=0, seq=0, fix=fix), worker=gateway.worker)
+    assert (again.how, again.case_id) == ("repeated", case)
+    assert {notice.reason for notice in again.notices} == {"location"}
+    location = gateway.rows(f"SELECT location FROM cases WHERE id = '{case}'")[0].location
+    assert (location["lat"], location["source"]) == (32.1, "gnss")
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_after_the_closure_only_a_copy_of_the_broker_is_the_old_press(gateway: Gateway, copy: bool) -> None:
+    press = pressed("box", "sos", boot=0, seq=0, pressed_at=datetime.now(UTC))
+    case = gateway.raise_alarm(press).case_id
+    gateway.run(close_case(gateway.pool, gateway.directory, case, outcome="helped", confirmed_by="daughter", note=None))
+    again = gateway.raise_alarm(replace(press, copy=copy))
+    assert again.how == ("repeated" if copy else "opened")
+    assert (again.case_id == case) == copy
+
+
+def test_whoever_closes_ends_no_press_that_they_did_not_see(gateway: Gateway) -> None:
+    case = gateway.raise_alarm(pressed("box", "sos", boot=0, seq=0)).case_id
+    gateway.raise_alarm(pressed("box", "sos", boot=0, seq=1))
+    pool, directory = gateway.pool, gateway.directory
+    with pytest.raises(StateConflict, match="pressed again"):
+        gateway.run(close_case(pool, directory, case, outcome="helped", confirmed_by="a", note=None, urgency=1))
+    with pytest.raises(StateConflict, match="pressed again"):
+        gateway.run(mark_safe(pool, directory, case, by="a", urgency=1))
+    assert gateway.rows(f"SELECT state FROM cases WHERE id = '{case}'")[0].state == "open"
+    gateway.run(close_case(pool, directory, case, outcome="helped", confirmed_by="a", note=None, urgency=2))
+
+
+def test_an_answer_that_was_held_up_on_its_way_does_not_answer_the_new_press(gateway: Gateway) -> None:
+    raised = gateway.raise_alarm(pressed("box", "sos", boot=0, seq=0), worker=gateway.worker)
+    leg = raised.notices[0].leg_id
+    gateway.raise_alarm(pressed("box", "sos", boot=0, seq=1))
+    work = answer_leg(gateway.pool, gateway.directory, leg, PartyAnswer("coming"), via="api", number=1)
+    answered = gateway.run(work)
+    assert (answered.state, answered.counted) == ("pending", False)
+    work = answer_leg(gateway.pool, gateway.directory, leg, PartyAnswer("coming"), via="api", number=2)
+    assert gateway.run(work).counted
+
+
+def test_a_second_terminal_of_the_household_moves_the_case_that_it_joined(gateway: Gateway) -> None:
+    case = gateway.raise_alarm(pressed("box", "sos", boot=0, seq=0)).case_id
+    assert gateway.raise_alarm(pressed("pendant", "sos", boot=0, seq=0)).case_id == case
+    now = datetime.now(UTC)
+    place = Fix(lat=32.2, lon=118.8, source="gnss", accuracy_m=5, at=now)
+    told = Told("pendant", now, FixReport(v=1, fix=place))
+    gateway.run(store_reports(gateway.pool, gateway.directory, [told], worker=None))
+    assert gateway.rows(f"SELECT location FROM cases WHERE id = '{case}'")[0].location["lat"] == 32.2

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -11,13 +11,14 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from gateway.domain.outbox import DueNotice, GiveUp, Outcome, PartyAnswer, Sent, TryAgain
+from gateway.domain.outbox import DueNotice, GiveUp, Outcome, PartyAnswer, Sent, Tried, TryAgain
 from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP
 from gateway.keyring import Keyring
 from gateway.notify.dispatcher import Dispatcher
 from gateway.service.apply_site import apply_site
 from gateway.service.case_commands import close_case
 from gateway.service.raise_alarm import Press, Raised, raise_alarm
+from gateway.service.record import record_attempts
 from gateway.site.load import load
 from gateway.site.model import Site
 from gateway.store import outbox
@@ -405,6 +406,83 @@ async def test_an_answer_that_comes_with_the_delivery_ends_the_leg(desk: Desk) -
         await desk.press()
         await desk.eventually("SELECT state FROM leg WHERE party_id = 'hotline-12349'", gives=[("answered",)])
     assert await desk.rows("SELECT answer, minutes, by_whom, via FROM answer") == [("coming", 6, "seat 12", "webhook")]
+
+
+async def test_what_was_recorded_already_is_not_recorded_again(desk: Desk, pool: Pool, directory: Directory) -> None:
+    """The connection can break after the COMMIT and before its answer: then everything is recorded once more."""
+    raised = await desk.press(worker=1)
+    now = datetime.now(UTC)
+    tried = [Tried(notice=one, started_at=now, answered_at=now, outcome=Sent(200)) for one in raised.notices]
+    entries = []
+    for _ in range(2):
+        assert (await record_attempts(pool, directory, tried, worker=1, rng=Random(SEED))).later == []
+        entries.append(await desk.rows("SELECT count(*) FROM journal WHERE case_id = %s", raised.case_id))
+    assert entries[0] == entries[1]
+    later = [
+        Tried(notice=one.notice, started_at=now + timedelta(seconds=1), answered_at=now, outcome=Sent())
+        for one in tried
+    ]
+    await record_attempts(pool, directory, later, worker=1, rng=Random(SEED))
+    assert await desk.rows("SELECT count(*) FROM attempt") == [(12,)]
+
+
+async def test_a_case_that_somebody_holds_keeps_no_other_from_being_recorded(desk: Desk, database: str) -> None:
+    channel = FakeChannel()
+    async with desk.dispatching(channel), await psycopg.AsyncConnection.connect(database) as stuck:
+        held = await desk.press(WANG, worker=4711)
+        await stuck.execute("SELECT FROM cases WHERE id = %s FOR UPDATE", (held.case_id,))
+        other = await desk.press(LI)
+        await channel.told_of(held.case_id, 6)
+        counting = "SELECT count(*) FROM attempt a JOIN notice n ON n.id = a.notice_id WHERE n.case_id = %s"
+        await desk.eventually(counting, other.case_id, gives=[(6,)])
+        assert await desk.rows(counting, held.case_id) == [(0,)]
+        await stuck.rollback()
+        await desk.eventually(counting, held.case_id, gives=[(6,)])
+    assert len(channel.sent) == 12
+
+
+async def test_a_party_that_left_the_site_meanwhile_fails_its_leg_and_the_fallback_hears(
+    desk_with_fallback: Desk, pool: Pool, keyring: Keyring
+) -> None:
+    desk, stream = desk_with_fallback, FakeChannel()
+    raised = await desk.press()
+    document = load(ROOT / "examples" / "nanjing.yaml").site.model_dump(mode="json")
+    gone = "guardian-wang"
+    document["parties"] = [party for party in document["parties"] if party["id"] != gone]
+    duty = {"id": "duty-desk", "role": "care_station", "name": "值班室", "channels": [{"kind": "stream"}]}
+    document["parties"].append(duty)
+    document["fallback"] = ["duty-desk"]
+    for household in document["households"]:
+        household["parties"] = [party for party in household["parties"] if party != gone]
+    await apply_site(pool, keyring, Site.model_validate(document), prune=True)
+    webhook = FakeChannel()
+    async with desk.dispatching(webhook, more={"stream": stream, "mqtt": FakeChannel()}):
+        await stream.reached("duty-desk")
+        await desk.eventually("SELECT state FROM leg WHERE party_id = %s", gone, gives=[("failed",)])
+    assert webhook.to(gone) == []
+    kinds = [row[0] for row in await desk.rows("SELECT kind FROM journal WHERE case_id = %s", raised.case_id)]
+    assert (kinds.count("leg.failed"), kinds.count("case.fallback")) == (1, 1)
+    assert await desk.rows("SELECT count(*) FROM event WHERE kind = 'leg.failed'") == [(1,)]
+
+
+async def test_the_word_that_it_is_over_does_not_overtake_the_call(desk: Desk) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(notice: DueNotice) -> Outcome:
+        if notice.reason == "alarm":
+            await go_on.wait()
+        return Sent()
+
+    channel = for_party("hotline-12349", slow)
+    async with desk.dispatching(channel):
+        raised = await desk.press()
+        await channel.reached("hotline-12349")
+        await desk.close(raised.case_id)
+        await channel.until(lambda: len([one for one in channel.sent if one.reason == "closed"]) >= 5)
+        assert [one.reason for one in channel.to("hotline-12349")] == ["alarm"]
+        go_on.set()
+        await channel.until(lambda: len(channel.to("hotline-12349")) == 2)
+    assert [one.reason for one in channel.to("hotline-12349")] == ["alarm", "closed"]
 
 
 # Bulkheads

@@ -330,8 +330,8 @@ if "run" not in sys.argv:
     print(json.dumps({"key": " ".join(sys.argv[1:]), "settings": [n for n in os.environ if n.startswith("ONEKEY_")]}))
     sys.exit("refused" in sys.argv)
 run = {"state": "ready", "mqtt": "mqtt://127.0.0.1:1", "http": "http://127.0.0.1:2", "pid": os.getpid()}
-(data / "run.json").write_text(json.dumps(run))
 try:
+    (data / "run.json").write_text(json.dumps(run))
     signal.pause()
 except KeyboardInterrupt:
     (data / "stopped").touch()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.domain.privacy import Privacy, privacy_of
+from gateway.domain.privacy import Privacy, privacy_of, stricter
 
 LEVELS = {
     "ambulance_120": Privacy.FULL,
@@ -48,3 +48,10 @@ def test_without_overrides_the_defaults_hold(overrides: dict[str, str] | None) -
 def test_a_level_that_does_not_exist_gives_nothing_away() -> None:
     with pytest.raises(ValueError, match="everything"):
         privacy_of("neighbour", {"neighbour": "everything"})
+
+
+def test_of_several_plans_the_strictest_word_counts_whatever_their_order() -> None:
+    one, other = {"district": "neighbour", "hotline": "care"}, {"district": "full", "guardian": "full"}
+    joined = {"district": "neighbour", "hotline": "care", "guardian": "full"}
+    assert stricter(one, other) == stricter(other, one) == joined
+    assert stricter() == {}
