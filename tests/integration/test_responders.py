@@ -329,6 +329,8 @@ data = pathlib.Path(sys.argv[sys.argv.index("--data") + 1])
 if "run" not in sys.argv:
     print(json.dumps({"key": " ".join(sys.argv[1:]), "settings": [n for n in os.environ if n.startswith("ONEKEY_")]}))
     sys.exit("refused" in sys.argv)
+# Whoever was started in the background of a shell inherits that interrupts are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run = {"state": "ready", "mqtt": "mqtt://127.0.0.1:1", "http": "http://127.0.0.1:2", "pid": os.getpid()}
 try:
     (data / "run.json").write_text(json.dumps(run))
