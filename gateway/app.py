@@ -22,6 +22,8 @@ from gateway.notify.channels.mqtt import MqttChannel
 from gateway.notify.channels.stream import StreamChannel
 from gateway.notify.channels.webhook import WebhookChannel
 from gateway.notify.dispatcher import Dispatcher
+from gateway.procedures.runner import Runner
+from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.pool import open_pool
 
@@ -52,11 +54,13 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
     keyring = keyring_of(settings)
     database = settings.database_url
     rng = Random()
+    workdays = Workdays.load(settings.calendar)
     async with AsyncExitStack() as stack:
         alarm_pool = await stack.enter_async_context(
             open_pool(database, name="alarms", size=settings.alarm_workers + 2)
         )
         notify_pool = await stack.enter_async_context(open_pool(database, name="notify", size=4))
+        procedure_pool = await stack.enter_async_context(open_pool(database, name="procedures", size=2))
         telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
 
         alarm_link = MqttLink(settings.broker, client_id=f"~alarms-{settings.replica}", filters=ALARM_FILTERS)
@@ -108,12 +112,23 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             Directory(keyring),
             submit=dispatcher.submit,
             worker=lambda: dispatcher.worker,
+            is_working_day=workdays.is_working_day,
+            rng=rng,
+        )
+        runner = Runner(
+            procedure_pool,
+            Directory(keyring),
+            notify_link,
+            submit=dispatcher.submit,
+            worker=lambda: dispatcher.worker,
+            is_working_day=workdays.is_working_day,
             rng=rng,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(dispatcher.run(), name="notify")
             tasks.create_task(alarms.run(), name="alarms")
             tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
+            tasks.create_task(_restarted("procedures", runner.run, rng), name="procedures")
             tasks.create_task(
                 _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, telemetry.run), rng),
                 name="telemetry",

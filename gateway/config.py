@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     )
     alarm_workers: Annotated[int, Field(ge=1, le=64, description="Alarms stored at the same time.")] = 8
     party_parallel: Annotated[int, Field(ge=1, le=256, description="Sends to one party at the same time.")] = 32
+    calendar: Annotated[
+        Path | None,
+        Field(
+            description="Days that differ from the calendar of public holidays: JSON, a date to true (worked) or false."
+        ),
+    ] = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("mqtt")

@@ -256,7 +256,7 @@ class NoticeOut(_Out):
 
     id: Annotated[str, Field(description="The idempotency key that the party sees as webhook-id.")]
     number: int
-    reason: Literal["alarm", "fallback", "pressed_again", "location", "closed"]
+    reason: Literal["alarm", "fallback", "procedure", "pressed_again", "location", "withdrawn", "closed"]
     state: Literal["due", "sent", "failed", "cancelled"]
     tries: Annotated[int, Field(description="Failed tries on the channel in use.")]
     queued_at: UtcDatetime
@@ -286,7 +286,7 @@ class LegOut(_Out):
         None
     )
     phone: str | None = None
-    origin: Literal["plan", "fallback"]
+    origin: Literal["plan", "fallback", "procedure"]
     state: LegState
     problem: str | None = None
     created_at: UtcDatetime

@@ -14,7 +14,7 @@ from schemas.units import Datum, PublicId, UtcDatetime
 
 __all__ = ["Answer", "AnswerKind", "Location", "Notice", "NoticeData", "NoticeType", "PartyRef", "PersonCard"]
 
-NoticeType = Literal["case.alert", "case.update", "case.closed"]
+NoticeType = Literal["case.alert", "case.update", "case.withdrawn", "case.closed"]
 AnswerKind = Literal["accepted", "coming", "arrived", "cannot"]
 
 
@@ -78,7 +78,8 @@ class NoticeData(_Out):
     number: Annotated[int, Field(ge=1, description="Counts the notices of this leg: 1 is the alert.")]
     test: Annotated[bool, Field(description="True: a drill or test press. Nobody is in need.")]
     reason: Annotated[
-        Literal["alarm", "pressed_again", "location", "fallback", "closed"], Field(description="Why this was sent.")
+        Literal["alarm", "procedure", "pressed_again", "location", "fallback", "withdrawn", "closed"],
+        Field(description="Why this was sent."),
     ]
     party: Annotated[PartyRef, Field(description="You: the one to whom this message goes.")]
     district: Annotated[str, Field(description="District of the household.")]

@@ -9,11 +9,14 @@ __all__ = [
     "WINDOW",
     "CaseState",
     "DomainError",
+    "Fact",
     "LegState",
     "NotFound",
     "StateConflict",
     "after_answer",
+    "facts_of_answer",
     "is_repeat",
+    "may_set",
 ]
 
 WINDOW = timedelta(seconds=30)
@@ -80,3 +83,66 @@ def is_repeat(case_state: CaseState, *, another_time: bool, says_more: bool) -> 
     before: a reflashed terminal starts to count again, and its next press must not look like an old one (D10, I6).
     """
     return case_state is CaseState.OPEN and not another_time and not says_more
+
+
+# The facts of a case
+
+
+class Fact(StrEnum):
+    """What is known of a rescue. ``HEARD``: the person answered, by voice or by key (I7)."""
+
+    INFORMED = "informed"
+    OWNED = "owned"
+    DISPATCHED = "dispatched"
+    ON_SCENE = "on_scene"
+    HEARD = "heard"
+    SAFE = "safe"
+
+
+RESCUE = frozenset({"ambulance_120", "fire_119", "police_110"})
+"""Who can send a crew."""
+
+OPERATOR = "operator"
+"""Whoever works at a seat of the hotline platform; they may pass on what a role told them by telephone."""
+
+PERSON = "person"
+"""The person in need, at the key of the terminal."""
+
+_MAY_SET: dict[Fact, frozenset[str] | None] = {
+    Fact.INFORMED: None,
+    Fact.OWNED: frozenset({OPERATOR}),
+    Fact.DISPATCHED: RESCUE | {OPERATOR},
+    Fact.ON_SCENE: None,
+    Fact.HEARD: frozenset({OPERATOR, PERSON}),
+    Fact.SAFE: RESCUE | {OPERATOR},
+}
+"""Who may set which fact of a case; None: everybody, for themselves."""
+
+
+def may_set(fact: Fact, *, role: str, about: str | None = None) -> bool:
+    """May `role` set `fact` for the role `about` (None: for itself)?
+
+    A party speaks for itself alone: a guardian who knows does not own the case, and sends no ambulance (R17). An
+    operator may pass on what another role said, but that a crew is on its way only of who can send one.
+    """
+    if about is not None and about != role and role != OPERATOR:
+        return False
+    if fact is Fact.DISPATCHED and (about or role) not in RESCUE:
+        return False
+    allowed = _MAY_SET[fact]
+    return allowed is None or role in allowed
+
+
+def facts_of_answer(answer: str, *, role: str) -> tuple[Fact, ...]:
+    """Return the facts that an answer of a party on its own leg sets, for its own role.
+
+    Whoever cannot come sets none: nobody may take a refusal for somebody who sees to it. The leg shows it.
+    """
+    if answer == "cannot":
+        return ()
+    facts = [Fact.INFORMED]
+    if role in RESCUE:
+        facts.append(Fact.DISPATCHED)
+    if answer == "arrived":
+        facts.append(Fact.ON_SCENE)
+    return tuple(facts)

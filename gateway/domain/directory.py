@@ -42,13 +42,17 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """A protected person (R5). ``health`` is free-form: conditions, allergies, blood, history."""
+    """A protected person (R5). ``health`` is free-form: conditions, allergies, blood, history.
+
+    ``agreements`` are those that were signed: ``dial_on_behalf`` lets an operator dial 120 and 119 (R3).
+    """
 
     id: str
     name: str
     born: date | None = None
     phone: str | None = None
     health: dict[str, Any] = field(default_factory=dict)
+    agreements: tuple[str, ...] = ()
 
     def age(self, today: date) -> int | None:
         """Return the age in full years on `today`, or None while the birthday is unknown."""
@@ -79,13 +83,14 @@ class Party:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A response plan (预案): which roles hear of which kinds. ``"*"`` stands for every kind."""
+    """A response plan (预案): which roles hear of which kinds, and the procedure that runs. ``"*"`` is every kind."""
 
     id: str
     version: int
     kinds: tuple[str, ...]
     roles: tuple[str, ...]
     privacy: dict[str, str] = field(default_factory=dict)
+    procedure: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,18 @@
 import hashlib
 from uuid import UUID, uuid5
 
-__all__ = ["alarm_id", "case_id", "leg_id", "notice_id", "numbered_key", "subject", "window_key"]
+__all__ = [
+    "alarm_id",
+    "case_id",
+    "command_id",
+    "leg_id",
+    "notice_id",
+    "numbered_key",
+    "run_id",
+    "step_id",
+    "subject",
+    "window_key",
+]
 
 _NAMESPACE = UUID("5f1a3c1e-6d0b-5b0e-9a55-7a3f0c2b9d11")
 _LONGEST_SAID = 200
@@ -44,6 +55,21 @@ def case_id(alarm: UUID) -> UUID:
 def leg_id(case: UUID, *, role: str, party: str | None) -> UUID:
     """Return the id of the leg to `party`, or of the failed leg of a role that has none."""
     return uuid5(_NAMESPACE, f"leg|{case}|{role}|{party or ''}")
+
+
+def run_id(case: UUID, procedure: str) -> UUID:
+    """Return the id of the run of a procedure for a case: one case runs each at most once."""
+    return uuid5(_NAMESPACE, f"run|{case}|{procedure}")
+
+
+def step_id(run: UUID, name: str) -> UUID:
+    """Return the id of a step of a run."""
+    return uuid5(_NAMESPACE, f"step|{run}|{name}")
+
+
+def command_id(step: UUID) -> str:
+    """Return the id of the command that a step gives to a terminal: the same, however often it is sent."""
+    return f"cmd_{step.hex}"
 
 
 def notice_id(leg: UUID, number: int) -> str:

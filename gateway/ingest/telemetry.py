@@ -6,6 +6,7 @@ It runs apart from the alarm lane: nothing here can end, delay or hide an alarm 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from random import Random
 
 import psycopg
@@ -14,11 +15,13 @@ from gateway.domain.outbox import DueNotice
 from gateway.links.mqtt import Delivery, MqttLink
 from gateway.metrics import DROPPED, QUARANTINED, TELEMETRY, TELEMETRY_BATCH
 from gateway.service.quarantine import Misread, keep
+from gateway.service.run_procedures import record_result
 from gateway.service.telemetry import Told, store_reports
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
 from protocols.errors import FrameError
 from protocols.okc import Up, parse_up, up_filter
+from schemas.reports import ResultReport
 from schemas.tolerance import Unreadable, read_report
 
 __all__ = ["FILTERS", "TelemetryLane"]
@@ -43,6 +46,7 @@ class TelemetryLane:
         *,
         submit: Callable[[Iterable[DueNotice]], None],
         worker: Callable[[], int | None],
+        is_working_day: Callable[[date], bool],
         rng: Random,
     ) -> None:
         """`submit` sends notices committed in the name of `worker()`."""
@@ -51,6 +55,7 @@ class TelemetryLane:
         self._directory = directory
         self._submit = submit
         self._worker = worker
+        self._is_working_day = is_working_day
         self._rng = rng
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
 
@@ -89,6 +94,9 @@ class TelemetryLane:
                 await self._patiently_keep(report)
         if told:
             await self._patiently_store(told)
+        for _, one in told:
+            if isinstance(one.report, ResultReport):
+                await self._patiently_note(one.terminal, one.report)
 
     def _read(self, delivery: Delivery) -> Told | Misread:
         terminal: str | None = None
@@ -144,6 +152,27 @@ class TelemetryLane:
             await self._patiently_store(told[:half])
             await self._patiently_store(told[half:])
             return
+
+    async def _patiently_note(self, terminal: str, result: ResultReport) -> None:
+        """Record what became of a command."""
+        while True:
+            try:
+                await record_result(
+                    self._pool,
+                    self._directory,
+                    terminal,
+                    result.command,
+                    result.state,
+                    detail=result.detail,
+                    is_working_day=self._is_working_day,
+                )
+                return
+            except Exception as exc:  # noqa: BLE001 # one result must not end the lane (D12)
+                if isinstance(exc, psycopg.Error) and not is_data_error(exc):
+                    await self._wait(exc)
+                    continue
+                _log.exception("the result of a command could not be recorded", extra={"terminal": terminal})
+                return
 
     async def _wait(self, exc: psycopg.Error) -> None:
         _log.warning("cannot store telemetry yet: %s %s", type(exc).__name__, exc.sqlstate)

@@ -15,7 +15,7 @@ from schemas.notices import AddressCard, Location, Notice, NoticeData, PartyRef,
 
 __all__ = ["compose"]
 
-_TYPES = {"closed": "case.closed"}
+_TYPES = {"closed": "case.closed", "withdrawn": "case.withdrawn"}
 
 
 def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> Notice:
@@ -54,7 +54,7 @@ def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> Noti
             problem=None if level is Privacy.NEIGHBOUR else case.problem,
             outcome=case.outcome,
             text=_text(case, notice, level, today),
-            answer_url=None if notice.reason == "closed" else answer_url,
+            answer_url=None if notice.reason in _TYPES else answer_url,
         ),
     )
 
@@ -128,7 +128,12 @@ class _Words:
 
 _ZH = _Words(
     kinds=WORDS["zh"],
-    leads={"closed": "【已结束】", "pressed_again": "【再次呼叫】", "location": "【位置更新】"},
+    leads={
+        "closed": "【已结束】",
+        "withdrawn": "【撤销求助】",
+        "pressed_again": "【再次呼叫】",
+        "location": "【位置更新】",
+    },
     lead="【求助】",
     test="【测试】",
     terminal="终端",
@@ -140,7 +145,12 @@ _ZH = _Words(
 )
 _EN = _Words(
     kinds=WORDS["en"],
-    leads={"closed": "OVER: ", "pressed_again": "PRESSED AGAIN: ", "location": "NEW LOCATION: "},
+    leads={
+        "closed": "OVER: ",
+        "withdrawn": "WITHDRAWN: ",
+        "pressed_again": "PRESSED AGAIN: ",
+        "location": "NEW LOCATION: ",
+    },
     lead="HELP: ",
     test="TEST ",
     terminal="terminal",

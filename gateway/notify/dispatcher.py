@@ -116,7 +116,7 @@ class Dispatcher:
         self._tasks.create_task(self._send(notice), name=f"send-{notice.id}")
 
     async def _send(self, notice: DueNotice) -> None:
-        while notice.reason == "closed" and self._on_leg[notice.leg_id]:
+        while notice.reason in ("closed", "withdrawn") and self._on_leg[notice.leg_id]:
             # A call for help that is on its way must not arrive after the word that it is over.
             await asyncio.sleep(_BUSY_S)
         self._on_leg[notice.leg_id] += 1

@@ -114,7 +114,12 @@ def _definitions(site: Site, keyring: Keyring) -> dict[Ref, Definition]:
     for terminal in site.terminals:
         wanted["terminal", terminal.id] = _terminal(keyring, terminal) | {"district": site.district}
     for plan in site.plans:
-        wanted["plan", plan.id] = {"kinds": list(plan.kinds), "roles": list(plan.roles), "privacy": dict(plan.privacy)}
+        wanted["plan", plan.id] = {
+            "kinds": list(plan.kinds),
+            "roles": list(plan.roles),
+            "privacy": dict(plan.privacy),
+            "procedure": plan.procedure,
+        }
     return wanted
 
 
@@ -316,7 +321,7 @@ class _Writer:
         )
 
     async def _write_person(self, name: str, new: Definition, key: DataKey) -> None:
-        record = {field: new[field] for field in ("name", "born", "phone", "health")}
+        record = {field: new[field] for field in ("name", "born", "phone", "health", "agreements")}
         await self._conn.execute(
             """
             INSERT INTO person (id, site_id, district, household_id, position, sealed, key_id)
@@ -395,8 +400,9 @@ class _Writer:
         )
         await self._conn.execute(
             """
-            INSERT INTO plan (site_id, id, version, kinds, roles, privacy, current)
-            SELECT %(site)s, %(id)s, coalesce(max(version), 0) + 1, %(kinds)s, %(roles)s, %(privacy)s, true
+            INSERT INTO plan (site_id, id, version, kinds, roles, privacy, procedure, current)
+            SELECT %(site)s, %(id)s, coalesce(max(version), 0) + 1, %(kinds)s, %(roles)s, %(privacy)s,
+                   %(procedure)s, true
             FROM plan WHERE site_id = %(site)s AND id = %(id)s
             """,
             {
@@ -405,6 +411,7 @@ class _Writer:
                 "kinds": new["kinds"],
                 "roles": new["roles"],
                 "privacy": Jsonb(new["privacy"]),
+                "procedure": new.get("procedure"),
             },
         )
 

@@ -7,12 +7,20 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from gateway.domain.case import ANSWER_STATES, CaseState, LegState, NotFound, StateConflict, after_answer
+from gateway.domain.case import (
+    ANSWER_STATES,
+    CaseState,
+    LegState,
+    NotFound,
+    StateConflict,
+    after_answer,
+    facts_of_answer,
+)
 from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice, PartyAnswer
 from gateway.service import fan_out
 from gateway.service.views import Surroundings, surroundings
-from gateway.store import cases, events, outbox, queries
+from gateway.store import cases, events, outbox, procedures, queries
 from gateway.store.cases import CaseRow, LegRow
 from gateway.store.directory import Directory
 from gateway.store.journal import Head, Note, Writer
@@ -145,6 +153,11 @@ async def record_answer(
         Note("leg.answered", {**told, "reason": reason, "by": by, "via": via}, actor=f"party:{leg.party_id}"), at=at
     )
     await events.emit(conn, "leg.answered", district=case.district, case_id=case.id, data=told)
+    facts = facts_of_answer(answer.answer, role=leg.role)
+    # A party speaks for its own role alone: what it knows or does ends nobody else's obligation (R17).
+    added = await procedures.add_facts(conn, case.id, facts, role=leg.role, by=f"party:{leg.party_id}")
+    for name, since in added.items():
+        writer.add(Note("case.fact", {"fact": name, "role": leg.role}, actor=f"party:{leg.party_id}"), at=since)
     return after
 
 
@@ -228,8 +241,8 @@ async def close_case(
 
     Raises:
         NotFound: No such case.
-        StateConflict: It was closed with another outcome; or it is an emergency and nobody confirmed safety; or the
-            person pressed again since `urgency` was seen.
+        StateConflict: It was closed with another outcome; or it is an emergency and nobody confirmed safety; or it was
+            a false alarm and `note` does not say why; or the person pressed again since `urgency` was seen.
     """
     outcome = Outcome(outcome)
     async with _locked(pool, case_id) as (conn, case):
@@ -242,6 +255,8 @@ async def close_case(
             raise StateConflict(
                 "An emergency is closed only after somebody confirmed that the person is safe: say who."
             )
+        if outcome is Outcome.FALSE_ALARM and not _storable(note, longest=4000):
+            raise StateConflict("Say in a note why the alarm was false: false alarms are counted by their reasons.")
         around = await surroundings(conn, directory, case)
         by = operator or confirmed_by or case.owner or "gateway"
         safe_by = confirmed_by or by

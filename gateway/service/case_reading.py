@@ -231,7 +231,7 @@ async def read_line(pool: Pool, case_id: UUID) -> CaseRow:
 async def _instant(conn: Connection) -> datetime:
     """Make the transaction read as of one instant, and return that."""
     await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    row = await (await conn.execute("SELECT clock_timestamp()")).fetchone()
+    row = await (await conn.execute("SELECT onekey_now()")).fetchone()
     assert row is not None
     now: datetime = row[0]
     return now

@@ -51,7 +51,7 @@ async def add_legs(
     fresh = set(await cases.add_legs(conn, rows, district=case.district))
     added = [row for row in rows if row.id in fresh]
     notices: list[DueNotice] = []
-    for reason, origin in (("alarm", "plan"), ("fallback", "fallback")):
+    for reason, origin in (("alarm", "plan"), ("fallback", "fallback"), ("procedure", "procedure")):
         legs = [row for row in added if row.origin == origin and row.state == LegState.PENDING]
         notices += await _queue(conn, case, legs, reason=reason, around=around, worker=worker)
     return added, notices

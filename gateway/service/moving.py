@@ -26,7 +26,7 @@ async def move_cases(
     """Move the open cases that these terminals (their uid, their newest fix) raised or joined."""
     cursor = await conn.execute(
         """
-        SELECT DISTINCT c.id, a.terminal_uid, statement_timestamp() FROM cases c JOIN alarm a ON a.case_id = c.id
+        SELECT DISTINCT c.id, a.terminal_uid, (SELECT onekey_now()) FROM cases c JOIN alarm a ON a.case_id = c.id
         WHERE c.state = 'open' AND c.class IN ('emergency', 'test') AND a.terminal_uid = ANY(%s) ORDER BY c.id
         """,
         (list(moving),),

@@ -19,7 +19,7 @@ async def open_window(pool: Pool, terminal: str, *, minutes: int, reason: str, b
         cursor = await conn.execute(
             """
             INSERT INTO test_window (terminal_uid, opens_at, closes_at, reason, opened_by)
-            SELECT uid, now(), now() + %s, %s, %s FROM terminal WHERE public_id = %s
+            SELECT uid, onekey_now(), onekey_now() + %s, %s, %s FROM terminal WHERE public_id = %s
             RETURNING closes_at, (SELECT district FROM terminal WHERE public_id = %s)
             """,
             (timedelta(minutes=minutes), reason, by, terminal, terminal),

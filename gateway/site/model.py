@@ -254,6 +254,10 @@ class PersonEntry(_Part):
             description="name: value lines of your choice, for example conditions: [高血压]",
         ),
     ] = Field(default_factory=dict)
+    agreements: Annotated[
+        tuple[Literal["dial_on_behalf"], ...],
+        Field(description="a list of signed agreements; dial_on_behalf lets an operator dial 120 and 119 (R3)"),
+    ] = ()
 
 
 class HouseholdEntry(_Part):
@@ -287,6 +291,13 @@ class PlanEntry(_Part):
         dict[_Role, Annotated[Privacy, Field(description="full, care, family or neighbour")]],
         Field(description="role: level lines, with level full, care, family or neighbour"),
     ] = Field(default_factory=dict)
+    procedure: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9-]{0,63}$",
+            description="the id of a procedure, for example nanjing-emergency; see onekey procedure list",
+        ),
+    ] = None
 
 
 class Site(_Part):
@@ -576,7 +587,12 @@ def to_address(address: AddressEntry) -> directory.Address:
 def to_person(person: PersonEntry) -> directory.Person:
     """Return the person as the directory keeps it."""
     return directory.Person(
-        id=person.id, name=person.name, born=person.born, phone=person.phone, health=dict(person.health)
+        id=person.id,
+        name=person.name,
+        born=person.born,
+        phone=person.phone,
+        health=dict(person.health),
+        agreements=person.agreements,
     )
 
 
@@ -611,4 +627,5 @@ def to_plan(plan: PlanEntry, *, version: int) -> directory.Plan:
         kinds=plan.kinds,
         roles=plan.roles,
         privacy={role: level.value for role, level in plan.privacy.items()},
+        procedure=plan.procedure,
     )

@@ -44,6 +44,6 @@ async def listing(conn: Connection) -> list[KeyRow]:
 async def revoke(conn: Connection, key: str) -> bool:
     """Revoke a key; one that is revoked stays so. Returns whether there is such a key."""
     cursor = await conn.execute(
-        "UPDATE api_key SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = %s RETURNING id", (key,)
+        "UPDATE api_key SET revoked_at = coalesce(revoked_at, onekey_now()) WHERE id = %s RETURNING id", (key,)
     )
     return await cursor.fetchone() is not None

@@ -25,6 +25,7 @@ __all__ = [
     "fail_leg",
     "jsonb",
     "known_copy",
+    "last_press",
     "legs_of",
     "lock_case",
     "lock_free_cases",
@@ -291,9 +292,7 @@ async def add_alarm(conn: Connection, alarm: NewAlarm) -> None:
 
 async def count_repeat(conn: Connection, alarm_id: UUID) -> None:
     """Note that the terminal sent this alarm once more."""
-    await conn.execute(
-        "UPDATE alarm SET repeats = repeats + 1, repeated_at = clock_timestamp() WHERE id = %s", (alarm_id,)
-    )
+    await conn.execute("UPDATE alarm SET repeats = repeats + 1, repeated_at = onekey_now() WHERE id = %s", (alarm_id,))
 
 
 async def add_legs(conn: Connection, legs: Sequence[LegRow], *, district: str) -> list[UUID]:
@@ -304,7 +303,7 @@ async def add_legs(conn: Connection, legs: Sequence[LegRow], *, district: str) -
         """
         INSERT INTO leg (id, case_id, party_id, role, district, origin, state, problem, notices, ended_at)
         SELECT id, case_id, party_id, role, %s, origin, state, problem, notices,
-               CASE WHEN state IN ('pending', 'delivered') THEN NULL ELSE clock_timestamp() END
+               CASE WHEN state IN ('pending', 'delivered') THEN NULL ELSE onekey_now() END
         FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[])
              AS new (id, case_id, party_id, role, origin, state, problem, notices)
         ON CONFLICT DO NOTHING RETURNING id
@@ -337,10 +336,18 @@ async def legs_of(conn: Connection, case_id: UUID) -> list[LegRow]:
 async def fail_leg(conn: Connection, leg: UUID, problem: str) -> datetime:
     """End a leg that cannot be carried out; returns when."""
     cursor = await conn.execute(
-        "UPDATE leg SET state = 'failed', ended_at = clock_timestamp(), problem = %s WHERE id = %s RETURNING ended_at",
+        "UPDATE leg SET state = 'failed', ended_at = onekey_now(), problem = %s WHERE id = %s RETURNING ended_at",
         (problem, leg),
     )
     row = await cursor.fetchone()
+    assert row is not None
+    at: datetime = row[0]
+    return at
+
+
+async def last_press(conn: Connection, case_id: UUID) -> datetime:
+    """Return when the newest alarm of a case was stored."""
+    row = await (await conn.execute("SELECT max(stored_at) FROM alarm WHERE case_id = %s", (case_id,))).fetchone()
     assert row is not None
     at: datetime = row[0]
     return at

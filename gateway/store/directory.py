@@ -61,9 +61,9 @@ class Directory:
         """Return what is known about `terminal` now; an unknown one has no site."""
         cursor = await conn.execute(
             """
-            SELECT clock_timestamp(), t.uid, coalesce(t.epoch, 0), t.site_id, coalesce(s.revision, 0), a.household_id,
+            SELECT onekey_now(), t.uid, coalesce(t.epoch, 0), t.site_id, coalesce(s.revision, 0), a.household_id,
                    EXISTS (SELECT FROM test_window w
-                           WHERE w.terminal_uid = t.uid AND now() >= w.opens_at AND now() < w.closes_at),
+                           WHERE w.terminal_uid = t.uid AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at),
                    st.fix
             FROM (SELECT 1) one
             LEFT JOIN terminal t ON t.public_id = %s
@@ -112,7 +112,8 @@ class Directory:
         assert head is not None
         plans = await (
             await conn.execute(
-                "SELECT id, version, kinds, roles, privacy FROM plan WHERE site_id = %s AND current ORDER BY id",
+                "SELECT id, version, kinds, roles, privacy, procedure FROM plan "
+                "WHERE site_id = %s AND current ORDER BY id",
                 (site,),
             )
         ).fetchall()
@@ -122,7 +123,10 @@ class Directory:
             district=head[0],
             timezone=head[1],
             locale=head[2],
-            plans=tuple(Plan(id=p[0], version=p[1], kinds=tuple(p[2]), roles=tuple(p[3]), privacy=p[4]) for p in plans),
+            plans=tuple(
+                Plan(id=p[0], version=p[1], kinds=tuple(p[2]), roles=tuple(p[3]), privacy=p[4], procedure=p[5])
+                for p in plans
+            ),
             fallback=tuple(parties[name] for name in head[3] if name in parties),
             key=self.keyring.unwrap(head[4], head[5]),
         )
@@ -187,6 +191,7 @@ class Directory:
             born=date.fromisoformat(record["born"]) if record.get("born") else None,
             phone=record.get("phone"),
             health=record.get("health") or {},
+            agreements=tuple(record.get("agreements") or ()),
         )
 
     async def parties(self, conn: Connection, ids: Sequence[str]) -> list[Party]:

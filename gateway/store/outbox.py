@@ -115,10 +115,10 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str], limi
                 WHERE w.seen_at > clock_timestamp() - %(lease)s
             ), due AS MATERIALIZED (
                 SELECT id FROM notice n
-                WHERE state = 'due' AND due_at <= clock_timestamp()
+                WHERE state = 'due' AND due_at <= onekey_now()
                   AND (worker IS NULL
                        OR worker <> %(me)s AND worker NOT IN (SELECT id FROM alive)
-                       OR worker = %(me)s AND queued_at < clock_timestamp() - %(lease)s AND id <> ALL (%(holding)s))
+                       OR worker = %(me)s AND queued_at < onekey_now() - %(lease)s AND id <> ALL (%(holding)s))
                 ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
             )
             UPDATE notice n SET worker = %(me)s FROM due, leg WHERE n.id = due.id AND leg.id = n.leg_id
@@ -134,7 +134,7 @@ async def last_calls(conn: Connection, case_id: UUID) -> dict[UUID, int]:
     """Return by leg the number of its newest notice that asks for somebody; word of a better location does not."""
     cursor = await conn.execute(
         "SELECT leg_id, max(number) FROM notice "
-        "WHERE case_id = %s AND reason IN ('alarm', 'fallback', 'pressed_again') GROUP BY leg_id",
+        "WHERE case_id = %s AND reason IN ('alarm', 'fallback', 'procedure', 'pressed_again') GROUP BY leg_id",
         (case_id,),
     )
     return {row[0]: row[1] for row in await cursor.fetchall()}
@@ -173,7 +173,7 @@ async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Seque
 async def finish(conn: Connection, notices: Sequence[str], state: str) -> None:
     """End notices as ``sent`` or ``failed``. One that was cancelled while under way counts as sent if it was."""
     await conn.execute(
-        "UPDATE notice SET state = %(state)s, ended_at = clock_timestamp(), worker = NULL "
+        "UPDATE notice SET state = %(state)s, ended_at = onekey_now(), worker = NULL "
         "WHERE id = ANY(%(ids)s) AND (state = 'due' OR %(state)s = 'sent')",
         {"state": state, "ids": list(notices)},
     )
@@ -182,7 +182,7 @@ async def finish(conn: Connection, notices: Sequence[str], state: str) -> None:
 async def postpone(conn: Connection, notice: str, *, channel: int, tries: int, delay: timedelta) -> None:
     """Let a notice be tried again after `delay`, by whoever is there."""
     await conn.execute(
-        "UPDATE notice SET channel = %s, tries = %s, due_at = clock_timestamp() + %s, worker = NULL "
+        "UPDATE notice SET channel = %s, tries = %s, due_at = onekey_now() + %s, worker = NULL "
         "WHERE id = %s AND state = 'due'",
         (channel, tries, delay, notice),
     )
@@ -191,7 +191,7 @@ async def postpone(conn: Connection, notice: str, *, channel: int, tries: int, d
 async def cancel(conn: Connection, leg: UUID) -> None:
     """Cancel the calls that are due on a leg; word of a better location still goes out."""
     await conn.execute(
-        "UPDATE notice SET state = 'cancelled', ended_at = clock_timestamp(), worker = NULL "
+        "UPDATE notice SET state = 'cancelled', ended_at = onekey_now(), worker = NULL "
         "WHERE leg_id = %s AND state = 'due' AND reason <> 'location'",
         (leg,),
     )
@@ -200,7 +200,7 @@ async def cancel(conn: Connection, leg: UUID) -> None:
 async def cancel_of_case(conn: Connection, case_id: UUID) -> None:
     """Cancel everything due of a case: nothing is sent for it any more but the word that it is over (I4)."""
     await conn.execute(
-        "UPDATE notice SET state = 'cancelled', ended_at = clock_timestamp(), worker = NULL "
+        "UPDATE notice SET state = 'cancelled', ended_at = onekey_now(), worker = NULL "
         "WHERE case_id = %s AND state = 'due'",
         (case_id,),
     )

@@ -1,7 +1,8 @@
 """Connections to PostgreSQL."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -11,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from gateway.store.migrate import RUNTIME_ROLE
 
-__all__ = ["Connection", "Pool", "connect", "is_data_error", "open_pool"]
+__all__ = ["Connection", "Pool", "connect", "is_data_error", "open_clocked_pool", "open_pool"]
 
 Connection = AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
@@ -53,6 +54,35 @@ async def open_pool(url: str, *, name: str, size: int) -> AsyncIterator[Pool]:
         timeout=2,
         reconnect_timeout=2,  # the pool doubles its delay up to this; callers ask again, so it never gives up
     )
+    async with pool:
+        yield pool
+
+
+class _ClockedPool(AsyncConnectionPool[Connection]):
+    """A pool whose connections go by the clock of whoever plays, set anew whenever one is taken."""
+
+    clock: Callable[[], datetime]
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        conn = await super().getconn(timeout)
+        await conn.execute("SELECT set_config('onekey.now', %s, false)", (self.clock().isoformat(),))
+        return conn
+
+
+@asynccontextmanager
+async def open_clocked_pool(url: str, *, clock: Callable[[], datetime], size: int = 2) -> AsyncIterator[Pool]:
+    """Open a pool on which the time of the database is what `clock` says (D9): weeks in seconds, on the real tables."""
+    pool = _ClockedPool(
+        url,
+        min_size=min(2, size),
+        max_size=size,
+        open=False,
+        kwargs=_OPTIONS | {"application_name": "onekey-clocked"},
+        configure=_as_runtime,
+        name="clocked",
+        timeout=10,
+    )
+    pool.clock = clock
     async with pool:
         yield pool
 

@@ -106,7 +106,7 @@ async def one(conn: Connection, number: int, *, lock: bool = False) -> Kept | No
 async def settle(conn: Connection, number: int, *, state: str, by: str) -> None:
     """End a message's quarantine as ``replayed`` or ``dismissed``."""
     await conn.execute(
-        "UPDATE quarantine SET state = %s, settled_at = clock_timestamp(), settled_by = %s WHERE id = %s",
+        "UPDATE quarantine SET state = %s, settled_at = onekey_now(), settled_by = %s WHERE id = %s",
         (state, by, number),
     )
 

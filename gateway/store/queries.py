@@ -237,7 +237,7 @@ async def last_answer(conn: Connection, leg: UUID, by: str | None) -> AnswerRow 
 async def set_leg_state(conn: Connection, leg: UUID, state: str) -> None:
     """Move a leg to an ended state."""
     await conn.execute(
-        "UPDATE leg SET state = %s, ended_at = coalesce(ended_at, clock_timestamp()) WHERE id = %s", (state, leg)
+        "UPDATE leg SET state = %s, ended_at = coalesce(ended_at, onekey_now()) WHERE id = %s", (state, leg)
     )
 
 
@@ -245,8 +245,8 @@ async def own(conn: Connection, case_id: UUID, operator: str) -> datetime:
     """Give a case its owner; returns when."""
     return await _when(
         conn,
-        "UPDATE cases SET owner = %s, owned_at = clock_timestamp() WHERE id = %s RETURNING owned_at",
-        (operator, case_id),
+        "UPDATE cases SET owner = %s, first_owner = %s, owned_at = onekey_now() WHERE id = %s RETURNING owned_at",
+        (operator, operator, case_id),
     )
 
 
@@ -254,7 +254,7 @@ async def set_safe(conn: Connection, case_id: UUID, by: str) -> datetime:
     """Note who confirmed that the person is safe; returns when."""
     return await _when(
         conn,
-        "UPDATE cases SET state = 'safe', safe_at = clock_timestamp(), safe_by = %s WHERE id = %s RETURNING safe_at",
+        "UPDATE cases SET state = 'safe', safe_at = onekey_now(), safe_by = %s WHERE id = %s RETURNING safe_at",
         (by, case_id),
     )
 
@@ -263,7 +263,7 @@ async def set_closed(conn: Connection, case_id: UUID, *, outcome: str, by: str) 
     """Close a case; returns when."""
     return await _when(
         conn,
-        "UPDATE cases SET state = 'closed', closed_at = clock_timestamp(), closed_by = %s, outcome = %s WHERE id = %s "
+        "UPDATE cases SET state = 'closed', closed_at = onekey_now(), closed_by = %s, outcome = %s WHERE id = %s "
         "RETURNING closed_at",
         (by, outcome, case_id),
     )
@@ -303,7 +303,7 @@ async def told_legs(conn: Connection, case_id: UUID) -> set[UUID]:
 async def withdraw_legs(conn: Connection, case_id: UUID) -> list[UUID]:
     """End every obligation of a case that is still open, and return which these were."""
     cursor = await conn.execute(
-        "UPDATE leg SET state = 'withdrawn', ended_at = clock_timestamp() "
+        "UPDATE leg SET state = 'withdrawn', ended_at = onekey_now() "
         "WHERE case_id = %s AND state IN ('pending', 'delivered') RETURNING id",
         (case_id,),
     )
@@ -514,8 +514,8 @@ async def terminals(
         await cursor.execute(
             """
             SELECT t.public_id AS id, t.district, t.model, t.active, a.household_id,
-                   (SELECT max(w.closes_at) FROM test_window w
-                    WHERE w.terminal_uid = t.uid AND now() >= w.opens_at AND now() < w.closes_at) AS test_until,
+                   (SELECT max(w.closes_at) FROM test_window w WHERE w.terminal_uid = t.uid
+                    AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at) AS test_until,
                    s.seen_at, s.boot, s.seq, s.battery_pct, s.signal_dbm, s.mains, s.firmware, s.status_at, s.fix,
                    s.fix_at, s.clock_skew_s
             FROM terminal t
@@ -564,7 +564,7 @@ async def live_cases(conn: Connection, *, household: str, key: UUID) -> int:
 
 async def drop_person(conn: Connection, person: str, *, site: str, key: UUID) -> None:
     """Erase the key of a person, and change the site's revision so that nobody goes on with what is cached."""
-    await conn.execute("UPDATE data_key SET wrapped = NULL, erased_at = clock_timestamp() WHERE id = %s", (key,))
+    await conn.execute("UPDATE data_key SET wrapped = NULL, erased_at = onekey_now() WHERE id = %s", (key,))
     await conn.execute("UPDATE person SET active = false WHERE id = %s", (person,))
     await conn.execute("UPDATE site SET revision = (random() * 9e18)::bigint WHERE id = %s", (site,))
 
@@ -590,7 +590,7 @@ class Figures:
     gateways: int
 
 
-_ALIVE = "seen_at > clock_timestamp() - interval '5 seconds'"
+_ALIVE = "seen_at > onekey_now() - interval '5 seconds'"
 
 
 async def alarm_lanes(conn: Connection) -> tuple[int, int]:
@@ -609,13 +609,13 @@ async def figures(conn: Connection) -> Figures:
         await cursor.execute(
             f"""
             WITH due AS (
-                SELECT count(*) FILTER (WHERE worker IS NULL AND due_at <= clock_timestamp()) AS waiting,
+                SELECT count(*) FILTER (WHERE worker IS NULL AND due_at <= onekey_now()) AS waiting,
                        count(*) FILTER (WHERE worker IS NOT NULL) AS sending,
-                       count(*) FILTER (WHERE worker IS NULL AND due_at > clock_timestamp()) AS postponed,
-                       extract(epoch FROM clock_timestamp() - min(queued_at)) AS oldest
+                       count(*) FILTER (WHERE worker IS NULL AND due_at > onekey_now()) AS postponed,
+                       extract(epoch FROM onekey_now() - min(queued_at)) AS oldest
                 FROM notice WHERE state = 'due'
             ), alone AS (
-                SELECT count(*) AS n, extract(epoch FROM clock_timestamp() - min(opened_at)) AS oldest
+                SELECT count(*) AS n, extract(epoch FROM onekey_now() - min(opened_at)) AS oldest
                 FROM cases WHERE state = 'open' AND class = 'emergency' AND owner IS NULL
             ), skew AS (
                 SELECT count(*) FILTER (WHERE abs(clock_skew_s) > 60) AS a,
