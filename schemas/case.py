@@ -256,7 +256,18 @@ class NoticeOut(_Out):
 
     id: Annotated[str, Field(description="The idempotency key that the party sees as webhook-id.")]
     number: int
-    reason: Literal["alarm", "fallback", "procedure", "pressed_again", "location", "withdrawn", "closed"]
+    reason: Literal[
+        "alarm",
+        "fallback",
+        "procedure",
+        "stand_in",
+        "unanswered",
+        "pressed_again",
+        "cancelled",
+        "location",
+        "withdrawn",
+        "closed",
+    ]
     state: Literal["due", "sent", "failed", "cancelled"]
     tries: Annotated[int, Field(description="Failed tries on the channel in use.")]
     queued_at: UtcDatetime
@@ -286,7 +297,7 @@ class LegOut(_Out):
         None
     )
     phone: str | None = None
-    origin: Literal["plan", "fallback", "procedure"]
+    origin: Literal["plan", "fallback", "procedure", "stand_in"]
     state: LegState
     problem: str | None = None
     created_at: UtcDatetime

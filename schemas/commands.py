@@ -73,7 +73,8 @@ class Command(BaseModel):
 class Progress(BaseModel):
     """How far help is, for a lamp or a voice at the terminal. Never sent for duress.
 
-    Comes on ``okc/v1/{terminal}/down/progress`` with QoS 0.
+    Comes on ``okc/v1/{terminal}/down/progress`` with QoS 0, up to three times; ``n`` tells a repeat from news, and
+    what has a smaller one than was seen is old. After ``closed`` nothing follows for this case.
     """
 
     model_config = ConfigDict(
@@ -84,6 +85,7 @@ class Progress(BaseModel):
                 {
                     "v": 1,
                     "case": "0b0f3f0c-6a52-5f0e-8a55-3f1f0a6f2d11",
+                    "n": 4711,
                     "state": "coming",
                     "role": "guardian",
                     "minutes": 6,
@@ -94,7 +96,11 @@ class Progress(BaseModel):
 
     v: Annotated[Literal[1], Field(description="Version of this contract.")] = 1
     case: Annotated[UUID, Field(description="The case that the ack named.")]
-    state: Annotated[Literal["received", "told", "coming", "arrived", "closed"], Field(description="How far help is.")]
+    n: Annotated[int, Field(ge=0, description="Grows from one message to the next; a repeat keeps it.")] = 0
+    state: Annotated[
+        Literal["told", "coming", "arrived", "closed"],
+        Field(description="told: somebody knows; coming: somebody is on the way; arrived: is there; closed: over."),
+    ]
     role: Annotated[str | None, Field(description="Who is meant, for example guardian.")] = None
     minutes: Annotated[
         int | None, Field(ge=0, le=1440, description="Until arrival.", json_schema_extra={"unit": "min"})

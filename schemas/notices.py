@@ -78,8 +78,22 @@ class NoticeData(_Out):
     number: Annotated[int, Field(ge=1, description="Counts the notices of this leg: 1 is the alert.")]
     test: Annotated[bool, Field(description="True: a drill or test press. Nobody is in need.")]
     reason: Annotated[
-        Literal["alarm", "procedure", "pressed_again", "location", "fallback", "withdrawn", "closed"],
-        Field(description="Why this was sent."),
+        Literal[
+            "alarm",
+            "fallback",
+            "procedure",
+            "stand_in",
+            "unanswered",
+            "pressed_again",
+            "cancelled",
+            "location",
+            "withdrawn",
+            "closed",
+        ],
+        Field(
+            description="Why this was sent. stand_in: somebody before you could not be reached; unanswered: a further "
+            "call, since nobody answered; cancelled: the person pressed the cancel key, decide what that means."
+        ),
     ]
     party: Annotated[PartyRef, Field(description="You: the one to whom this message goes.")]
     district: Annotated[str, Field(description="District of the household.")]

@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any, Literal
 from uuid import UUID
 
-__all__ = ["Address", "ChannelSpec", "Household", "Party", "Person", "Plan"]
+__all__ = ["Address", "ChannelSpec", "Household", "Party", "Person"]
 
 Datum = Literal["wgs84", "gcj02", "bd09"]
 
@@ -71,7 +71,10 @@ class ChannelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Party:
-    """Somebody who is told (联动方). ``channels`` are in the order in which they are tried."""
+    """Somebody who is told (联动方). ``channels`` are in the order in which they are tried.
+
+    ``grade`` orders the contacts of one role (联系人分级, R5): 1 is called first.
+    """
 
     id: str
     role: str
@@ -79,18 +82,7 @@ class Party:
     district: str
     phone: str | None = None
     channels: tuple[ChannelSpec, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A response plan (预案): which roles hear of which kinds, and the procedure that runs. ``"*"`` is every kind."""
-
-    id: str
-    version: int
-    kinds: tuple[str, ...]
-    roles: tuple[str, ...]
-    privacy: dict[str, str] = field(default_factory=dict)
-    procedure: str | None = None
+    grade: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

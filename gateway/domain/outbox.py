@@ -50,6 +50,8 @@ class DueNotice:
     role: str
     party: Party
     case: CaseView
+    language: str | None = None
+    template: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def spec(self) -> ChannelSpec:

@@ -14,14 +14,15 @@ import psycopg
 from gateway.domain.outbox import DueNotice
 from gateway.links.mqtt import Delivery, MqttLink
 from gateway.metrics import DROPPED, QUARANTINED, TELEMETRY, TELEMETRY_BATCH
+from gateway.service.command_terminals import record_result
 from gateway.service.quarantine import Misread, keep
-from gateway.service.run_procedures import record_result
-from gateway.service.telemetry import Told, store_reports
+from gateway.service.take_back import WORDS, take_word
+from gateway.service.telemetry import Told, sane_time, store_reports
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
 from protocols.errors import FrameError
 from protocols.okc import Up, parse_up, up_filter
-from schemas.reports import ResultReport
+from schemas.reports import EventReport, ResultReport
 from schemas.tolerance import Unreadable, read_report
 
 __all__ = ["FILTERS", "TelemetryLane"]
@@ -95,8 +96,10 @@ class TelemetryLane:
         if told:
             await self._patiently_store(told)
         for _, one in told:
-            if isinstance(one.report, ResultReport):
-                await self._patiently_note(one.terminal, one.report)
+            if isinstance(one.report, ResultReport) or (
+                isinstance(one.report, EventReport) and one.report.name in WORDS
+            ):
+                await self._patiently_note(one)
 
     def _read(self, delivery: Delivery) -> Told | Misread:
         terminal: str | None = None
@@ -153,26 +156,43 @@ class TelemetryLane:
             await self._patiently_store(told[half:])
             return
 
-    async def _patiently_note(self, terminal: str, result: ResultReport) -> None:
-        """Record what became of a command."""
+    async def _patiently_note(self, told: Told) -> None:
+        """Let a result of a command, or a word about an alarm, count for the cases that it concerns."""
         while True:
             try:
+                await self._note(told)
+                return
+            except Exception as exc:  # noqa: BLE001 # one report must not end the lane (D12)
+                if isinstance(exc, psycopg.Error) and not is_data_error(exc):
+                    await self._wait(exc)
+                    continue
+                _log.exception("what a terminal says could not be recorded", extra={"terminal": told.terminal})
+                return
+
+    async def _note(self, told: Told) -> None:
+        match told.report:
+            case ResultReport() as result:
                 await record_result(
                     self._pool,
                     self._directory,
-                    terminal,
+                    told.terminal,
                     result.command,
                     result.state,
                     detail=result.detail,
                     is_working_day=self._is_working_day,
                 )
-                return
-            except Exception as exc:  # noqa: BLE001 # one result must not end the lane (D12)
-                if isinstance(exc, psycopg.Error) and not is_data_error(exc):
-                    await self._wait(exc)
-                    continue
-                _log.exception("the result of a command could not be recorded", extra={"terminal": terminal})
-                return
+            case EventReport() as event:
+                value = event.value
+                await take_word(
+                    self._pool,
+                    self._directory,
+                    told.terminal,
+                    event.name,
+                    seq=value if isinstance(value, int) and not isinstance(value, bool) else None,
+                    said_at=sane_time(event.at, told.received_at),
+                    is_working_day=self._is_working_day,
+                    worker=None,
+                )
 
     async def _wait(self, exc: psycopg.Error) -> None:
         _log.warning("cannot store telemetry yet: %s %s", type(exc).__name__, exc.sqlstate)

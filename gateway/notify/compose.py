@@ -95,16 +95,30 @@ def _map_label(case: CaseView) -> str:
 
 def _text(case: CaseView, notice: DueNotice, level: Privacy, today: date) -> str:
     """Say in one sentence what happened, to whom and where."""
-    words = _ZH if case.locale.startswith("zh") else _EN
+    language = "zh" if (notice.language or case.locale).startswith("zh") else "en"
+    words = _ZH if language == "zh" else _EN
     lead = (words.test if case.test else "") + words.leads.get(notice.reason, words.lead)
     what = words.comma.join(words.kinds.get(kind, kind) for kind in case.kinds)
     people = () if case.household is None or level is Privacy.NEIGHBOUR else case.household.persons
-    who = [person.name + _age(person, words, today) for person in people]
-    if case.household is not None:
-        where = case.household.address.text()
+    who = words.comma.join(person.name + _age(person, words, today) for person in people)
+    address = None if case.household is None else case.household.address
+    if address is not None:
+        where = address.text()
     else:
         where = words.nowhere if case.terminal is None else f"{words.terminal} {case.terminal}"
-    return f"{lead}{what}{words.colon}{words.pause.join([*([words.comma.join(who)] if who else []), where])}"
+    template = notice.template.get(language)
+    if template is None:
+        return f"{lead}{what}{words.colon}{words.pause.join([*([who] if who else []), where])}"
+    return template.format(
+        lead=lead,
+        what=what,
+        who=who,
+        where=where,
+        landmark="" if address is None else address.landmark or "",
+        approach="" if address is None or level is Privacy.NEIGHBOUR else address.approach or "",
+        time=case.received_at.astimezone(ZoneInfo(case.timezone)).strftime("%H:%M:%S"),
+        urgency=case.urgency,
+    )
 
 
 def _age(person: Person, words: "_Words", today: date) -> str:
@@ -132,6 +146,8 @@ _ZH = _Words(
         "closed": "【已结束】",
         "withdrawn": "【撤销求助】",
         "pressed_again": "【再次呼叫】",
+        "unanswered": "【尚无人应答】",
+        "cancelled": "【老人按了取消键】",
         "location": "【位置更新】",
     },
     lead="【求助】",
@@ -149,6 +165,8 @@ _EN = _Words(
         "closed": "OVER: ",
         "withdrawn": "WITHDRAWN: ",
         "pressed_again": "PRESSED AGAIN: ",
+        "unanswered": "NOBODY ANSWERED YET: ",
+        "cancelled": "CANCEL KEY PRESSED: ",
         "location": "NEW LOCATION: ",
     },
     lead="HELP: ",

@@ -13,14 +13,16 @@ from random import Random
 import psycopg
 
 from gateway.domain.outbox import DueNotice
+from gateway.domain.plan import DURESS
 from gateway.links.mqtt import LinkDown, MqttLink
+from gateway.service.command_terminals import expire_commands
 from gateway.service.run_procedures import advance_case, store_shipped
 from gateway.store import procedures
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
 from gateway.store.procedures import CommandRow
 from protocols.okc import Down, down_topic
-from schemas.commands import Command
+from schemas.commands import Command, Progress
 
 __all__ = ["Runner"]
 
@@ -29,6 +31,7 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.25
 _BATCH = 100
 _FAULTY_FOR = timedelta(seconds=30)
+_TELL_AGAIN_AFTER = (timedelta(seconds=5), timedelta(seconds=20))
 _AGAIN_AFTER = timedelta(seconds=5)
 """A command is sent with QoS 0, and again until it is answered or too old; terminals carry it out once."""
 
@@ -62,6 +65,7 @@ class Runner:
         while True:
             busy = await self.advance_due()
             await self.send_commands()
+            await self.send_progress()
             if not busy:
                 await asyncio.sleep(_LOOK_EVERY_S * self._rng.uniform(0.8, 1.2))
 
@@ -90,8 +94,8 @@ class Runner:
 
     async def send_commands(self) -> None:
         """Send what terminals are to do; what is too old ends."""
+        await expire_commands(self._pool, self._directory)
         async with self._pool.connection() as conn, conn.transaction():
-            await procedures.expire_commands(conn)
             due = await procedures.due_commands(conn, again_after=_AGAIN_AFTER, limit=_BATCH)
         for command in due:
             try:
@@ -99,6 +103,21 @@ class Runner:
             except LinkDown as exc:
                 _log.warning("cannot send a command yet: %s", exc, extra={"terminal": command.terminal_id})
                 return  # it is sent again after a while
+
+    async def send_progress(self) -> None:
+        """Tell the people on the floor what is new. The cases stay locked meanwhile: none is closed under it (I4)."""
+        async with self._pool.connection() as conn, conn.transaction():
+            due = await procedures.due_progress(conn, silent=DURESS, delays=_TELL_AGAIN_AFTER, limit=_BATCH)
+            for row, terminals in due:
+                told = Progress.model_validate(
+                    {"case": row.case_id, "state": row.state, "role": row.role, "minutes": row.minutes, "n": row.id}
+                )
+                for terminal in terminals:
+                    try:
+                        payload = told.model_dump_json(exclude_none=True).encode()
+                        await self._link.publish(down_topic(terminal, Down.PROGRESS), payload)
+                    except LinkDown as exc:
+                        _log.warning("cannot tell the person yet: %s", exc, extra={"terminal": terminal})
 
 
 def _message(row: CommandRow) -> bytes:

@@ -114,12 +114,7 @@ def _definitions(site: Site, keyring: Keyring) -> dict[Ref, Definition]:
     for terminal in site.terminals:
         wanted["terminal", terminal.id] = _terminal(keyring, terminal) | {"district": site.district}
     for plan in site.plans:
-        wanted["plan", plan.id] = {
-            "kinds": list(plan.kinds),
-            "roles": list(plan.roles),
-            "privacy": dict(plan.privacy),
-            "procedure": plan.procedure,
-        }
+        wanted["plan", plan.id] = plan.definition()
     return wanted
 
 
@@ -256,7 +251,12 @@ class _Writer:
     async def _write_party(self, name: str, key: DataKey) -> None:
         party = self._parties[name]
         passwords = [channel.secret for channel in party.channels if isinstance(channel, MqttEntry)]
-        record = {"name": party.name, "phone": party.phone, "channels": [asdict(to_channel(c)) for c in party.channels]}
+        record = {
+            "name": party.name,
+            "phone": party.phone,
+            "channels": [asdict(to_channel(c)) for c in party.channels],
+            "grade": party.grade,
+        }
         await self._conn.execute(
             """
             INSERT INTO party (id, site_id, district, role, sealed, key_id, broker_mac)
@@ -400,9 +400,9 @@ class _Writer:
         )
         await self._conn.execute(
             """
-            INSERT INTO plan (site_id, id, version, kinds, roles, privacy, procedure, current)
+            INSERT INTO plan (site_id, id, version, kinds, roles, privacy, procedure, details, current)
             SELECT %(site)s, %(id)s, coalesce(max(version), 0) + 1, %(kinds)s, %(roles)s, %(privacy)s,
-                   %(procedure)s, true
+                   %(procedure)s, %(details)s, true
             FROM plan WHERE site_id = %(site)s AND id = %(id)s
             """,
             {
@@ -411,7 +411,8 @@ class _Writer:
                 "kinds": new["kinds"],
                 "roles": new["roles"],
                 "privacy": Jsonb(new["privacy"]),
-                "procedure": new.get("procedure"),
+                "procedure": new["procedure"],
+                "details": Jsonb(new["details"]),
             },
         )
 

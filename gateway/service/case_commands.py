@@ -10,6 +10,7 @@ from uuid import UUID
 from gateway.domain.case import (
     ANSWER_STATES,
     CaseState,
+    Fact,
     LegState,
     NotFound,
     StateConflict,
@@ -19,6 +20,7 @@ from gateway.domain.case import (
 from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice, PartyAnswer
 from gateway.service import fan_out
+from gateway.service.settling import settle_role
 from gateway.service.views import Surroundings, surroundings
 from gateway.store import cases, events, outbox, procedures, queries
 from gateway.store.cases import CaseRow, LegRow
@@ -32,6 +34,7 @@ __all__ = [
     "acknowledge_case",
     "answer_leg",
     "close_case",
+    "close_in",
     "mark_safe",
     "record_answer",
 ]
@@ -186,7 +189,14 @@ async def acknowledge_case(
             raise StateConflict("The case was closed without an owner; nobody can take it over any more.")
         around = await surroundings(conn, directory, case)
         at = await queries.own(conn, case_id, operator)
-        await _tell(conn, case, around, "case.acknowledged", {"operator": operator}, actor=operator, via=via, at=at)
+        by = f"operator:{operator}"
+        writer = _writer(case, around)
+        writer.add(Note("case.acknowledged", {"operator": operator, "via": via}, actor=by), at=at)
+        data = {**_about(case), "operator": operator}
+        await events.emit(conn, "case.acknowledged", district=case.district, case_id=case_id, data=data)
+        # Owning is the hotline's own fact: it ends the calls to the hotline, and to nobody else.
+        await settle_role(conn, case, "hotline", fact=Fact.OWNED, by=by, journal=writer, now=at)
+        await writer.flush(conn)
     return replace(case, owner=operator, owned_at=at)
 
 
@@ -259,46 +269,77 @@ async def close_case(
             raise StateConflict("Say in a note why the alarm was false: false alarms are counted by their reasons.")
         around = await surroundings(conn, directory, case)
         by = operator or confirmed_by or case.owner or "gateway"
-        safe_by = confirmed_by or by
         writer = _writer(case, around)
-        if case.safe_at is None:
-            safe_at = await queries.set_safe(conn, case_id, safe_by)
-            writer.add(Note("case.safe", {"by": safe_by, "via": via}, actor=f"operator:{by}"), at=safe_at)
-            await events.emit(conn, "case.safe", district=case.district, case_id=case_id, data=_about(case))
-            case = replace(case, safe_at=safe_at, safe_by=safe_by)
-        closed_at = await queries.set_closed(conn, case_id, outcome=outcome, by=by)
-        case = replace(case, state=CaseState.CLOSED, closed_at=closed_at, closed_by=by, outcome=outcome)
-
-        await queries.lock_due(conn, case_id)
-        told = await queries.told_legs(conn, case_id)
-        await outbox.cancel_of_case(conn, case_id)
-        withdrawn = await queries.withdraw_legs(conn, case_id)
-        legs = [leg for leg in await cases.legs_of(conn, case_id) if leg.id in told]
-        notices = await fan_out.renotify(conn, case, legs, reason="closed", around=around, worker=worker, rearm=False)
-        writer.add(
-            Note(
-                "case.closed",
-                {
-                    "outcome": outcome,
-                    "confirmed_by": confirmed_by,
-                    "note": _storable(note, longest=4000),
-                    "via": via,
-                    "withdrawn": [str(leg) for leg in withdrawn],
-                    "told": [str(leg.id) for leg in legs],
-                },
-                actor=f"operator:{by}",
-            ),
-            at=closed_at,
+        notices = await close_in(
+            conn,
+            case,
+            around,
+            writer,
+            outcome=outcome,
+            confirmed_by=confirmed_by,
+            note=note,
+            by=by,
+            actor=f"operator:{by}",
+            via=via,
+            worker=worker,
         )
         await writer.flush(conn)
-        await events.emit(
-            conn,
-            "case.closed",
-            district=case.district,
-            case_id=case_id,
-            data={**_about(case), "outcome": outcome, "told": len(legs)},
-        )
         return notices
+
+
+async def close_in(
+    conn: Connection,
+    case: CaseRow,
+    around: Surroundings,
+    writer: Writer,
+    *,
+    outcome: Outcome,
+    confirmed_by: str | None,
+    note: str | None,
+    by: str,
+    actor: str,
+    via: str | None,
+    worker: int | None,
+) -> list[DueNotice]:
+    """Close a case in the caller's transaction, which holds its lock and flushes `writer`."""
+    case_id, safe_by = case.id, confirmed_by or by
+    if case.safe_at is None:
+        safe_at = await queries.set_safe(conn, case_id, safe_by)
+        writer.add(Note("case.safe", {"by": safe_by, "via": via}, actor=actor), at=safe_at)
+        await events.emit(conn, "case.safe", district=case.district, case_id=case_id, data=_about(case))
+        case = replace(case, safe_at=safe_at, safe_by=safe_by)
+    closed_at = await queries.set_closed(conn, case_id, outcome=outcome, by=by)
+    case = replace(case, state=CaseState.CLOSED, closed_at=closed_at, closed_by=by, outcome=outcome)
+
+    await queries.lock_due(conn, case_id)
+    told = await queries.told_legs(conn, case_id)
+    await outbox.cancel_of_case(conn, case_id)
+    withdrawn = await queries.withdraw_legs(conn, case_id)
+    legs = [leg for leg in await cases.legs_of(conn, case_id) if leg.id in told]
+    notices = await fan_out.renotify(conn, case, legs, reason="closed", around=around, worker=worker, rearm=False)
+    writer.add(
+        Note(
+            "case.closed",
+            {
+                "outcome": outcome,
+                "confirmed_by": confirmed_by,
+                "note": _storable(note, longest=4000),
+                "via": via,
+                "withdrawn": [str(leg) for leg in withdrawn],
+                "told": [str(leg.id) for leg in legs],
+            },
+            actor=actor,
+        ),
+        at=closed_at,
+    )
+    await events.emit(
+        conn,
+        "case.closed",
+        district=case.district,
+        case_id=case_id,
+        data={**_about(case), "outcome": outcome, "told": len(legs)},
+    )
+    return notices
 
 
 def _about(case: CaseRow) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from gateway.domain.case import LegState
 from gateway.domain.keys import leg_id
@@ -16,10 +17,10 @@ from gateway.store.pool import Connection
 __all__ = ["add_legs", "renotify"]
 
 
-def _row(case: CaseRow, leg: PlannedLeg) -> LegRow:
+def _row(case: CaseRow, leg: PlannedLeg, armed_at: datetime) -> LegRow:
     party = None if leg.party is None else leg.party.id
-    if leg.skipped:
-        state, problem = LegState.SKIPPED, "a test never wakes this role"
+    if leg.skipped is not None:
+        state, problem = LegState.SKIPPED, leg.skipped
     elif leg.problem is not None:
         state, problem = LegState.FAILED, leg.problem
     else:
@@ -34,26 +35,42 @@ def _row(case: CaseRow, leg: PlannedLeg) -> LegRow:
         channel=0,
         problem=problem,
         notices=1 if state is LegState.PENDING else 0,
-        created_at=case.opened_at,
+        created_at=armed_at,
         delivered_at=None,
         ended_at=None,
+        ladder=leg.ladder.record(),
+        armed_at=armed_at,
+        instead_of=leg.instead_of,
     )
 
 
+_FIRST_REASON = {"plan": "alarm", "fallback": "fallback", "procedure": "procedure", "stand_in": "stand_in"}
+
+
 async def add_legs(
-    conn: Connection, case: CaseRow, planned: Sequence[PlannedLeg], *, around: Surroundings, worker: int | None
+    conn: Connection,
+    case: CaseRow,
+    planned: Sequence[PlannedLeg],
+    *,
+    around: Surroundings,
+    worker: int | None,
+    now: datetime,
+    delay: timedelta = timedelta(0),
 ) -> tuple[list[LegRow], list[DueNotice]]:
     """Write the legs that the case does not have yet, each with its first notice.
 
-    Returns the new legs, failed ones included, and the notices that `worker` now has to send.
+    Returns the new legs, failed ones included, and the notices that `worker` now has to send: none with a `delay`,
+    after which any worker finds them.
     """
-    rows = [_row(case, leg) for leg in planned]
+    if delay:
+        worker = None
+    rows = [_row(case, leg, now + delay) for leg in planned]
     fresh = set(await cases.add_legs(conn, rows, district=case.district))
     added = [row for row in rows if row.id in fresh]
     notices: list[DueNotice] = []
-    for reason, origin in (("alarm", "plan"), ("fallback", "fallback"), ("procedure", "procedure")):
+    for origin, reason in _FIRST_REASON.items():
         legs = [row for row in added if row.origin == origin and row.state == LegState.PENDING]
-        notices += await _queue(conn, case, legs, reason=reason, around=around, worker=worker)
+        notices += await _queue(conn, case, legs, reason=reason, around=around, worker=worker, delay=delay)
     return added, notices
 
 
@@ -66,29 +83,44 @@ async def renotify(
     around: Surroundings,
     worker: int | None,
     rearm: bool,
+    channel: int = 0,
 ) -> list[DueNotice]:
-    """Queue one more notice on each of `legs`; with `rearm` those already ended become obligations again."""
+    """Queue one more notice on each of `legs`, beginning with their `channel`.
+
+    With `rearm` those already ended become obligations again, and their calls count anew.
+    """
     if not legs:
         return []
     cursor = await conn.execute(
         """
         UPDATE leg SET notices = notices + 1,
             state = CASE WHEN %(rearm)s AND state <> 'withdrawn' THEN 'pending' ELSE state END,
-            ended_at = CASE WHEN %(rearm)s AND state <> 'withdrawn' THEN NULL ELSE ended_at END
+            ended_at = CASE WHEN %(rearm)s AND state <> 'withdrawn' THEN NULL ELSE ended_at END,
+            armed_at = CASE WHEN %(rearm)s THEN onekey_now() ELSE armed_at END,
+            calls = CASE WHEN %(rearm)s THEN 1 ELSE calls END,
+            overdue_at = CASE WHEN %(rearm)s THEN NULL ELSE overdue_at END
         WHERE id = ANY(%(legs)s) RETURNING id, notices, delivered_at
         """,
         {"rearm": rearm, "legs": [leg.id for leg in legs]},
     )
     numbers = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
     current = [replace(leg, notices=numbers[leg.id][0], delivered_at=numbers[leg.id][1]) for leg in legs]
-    return await _queue(conn, case, current, reason=reason, around=around, worker=worker)
+    return await _queue(conn, case, current, reason=reason, around=around, worker=worker, channel=channel)
 
 
 async def _queue(
-    conn: Connection, case: CaseRow, legs: Sequence[LegRow], *, reason: str, around: Surroundings, worker: int | None
+    conn: Connection,
+    case: CaseRow,
+    legs: Sequence[LegRow],
+    *,
+    reason: str,
+    around: Surroundings,
+    worker: int | None,
+    channel: int = 0,
+    delay: timedelta = timedelta(0),
 ) -> list[DueNotice]:
     wanted = [(leg.id, case.id, leg.party_id, leg.notices) for leg in legs if leg.party_id is not None]
-    queued = await outbox.add(conn, wanted, reason=reason, worker=worker)
+    queued = await outbox.add(conn, wanted, reason=reason, worker=worker, channel=channel, delay=delay)
     if worker is None:
         return []
     view = view_of(case, site=around.site, household=around.household)
@@ -105,10 +137,11 @@ async def _queue(
                 role=leg.role,
                 number=leg.notices,
                 reason=reason,
-                channel=0,
+                channel=channel,
                 tries=0,
                 queued_at=at,
                 first=leg.delivered_at is None,
+                ladder=leg.ladder,
             )
             notices.append(due(row, party=party, case=view, site=around.site))
     return notices

@@ -6,9 +6,10 @@ The caller acknowledges after the commit, and sends the notices that come back.
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from psycopg.types.json import Jsonb
 
@@ -18,16 +19,24 @@ from gateway.domain.directory import Party
 from gateway.domain.kinds import UNREADABLE, CaseClass, classify
 from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
-from gateway.domain.plan import DURESS, PlannedLeg, legs_for, plans_for
+from gateway.domain.plan import (
+    DURESS,
+    Plan,
+    PlannedLeg,
+    Situation,
+    delay_of,
+    legs_of,
+    plans_for,
+)
 from gateway.domain.privacy import stricter
 from gateway.keyring import ErasedKey, KeyringError
 from gateway.service import fan_out
 from gateway.service.moving import improve_location
 from gateway.service.places import best_location, place_of, record_of
-from gateway.service.views import Surroundings, case_key
-from gateway.store import cases, events
+from gateway.service.views import Surroundings, agreements_of, case_key
+from gateway.store import cases, events, outbox
 from gateway.store.cases import CaseRow, LegRow, NewAlarm
-from gateway.store.directory import Directory, Origin, SiteView
+from gateway.store.directory import Directory, Origin
 from gateway.store.journal import Head, Note, Writer
 from gateway.store.pool import Connection, Pool
 
@@ -133,8 +142,12 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     occurrence = 1 if known is None else known.occurrence + 1
     alarm_id = keys.alarm_id(key, occurrence)
     if before.case is None:
-        new = _new_case(press, origin, around, alarm_id, case_class, subject, problem, previous=before.newest)
-        raised = await _open(conn, press, origin, around, new, worker=worker)
+        applying, uncovered = _applying(press.kinds, around, origin)
+        new = _new_case(press, origin, around, alarm_id, case_class, subject, problem, applying, previous=before.newest)
+        legs = _legs(applying, uncovered, around, case_class=case_class)
+        spread = (alarm_id.int % 1_000_000) / 1_000_000  # the same on every replica
+        delay = delay_of(press.kinds, applying, case_class=case_class, spread=spread)
+        raised = await _open(conn, press, origin, around, new, legs, delay, worker=worker)
     else:
         raised = await _join(conn, directory, press, origin, around, before.case, problem, worker=worker)
     await cases.add_alarm(
@@ -198,17 +211,33 @@ def _and(first: str, second: str | None) -> str:
     return first if second is None else f"{first}; {second}"
 
 
-def _plan(kinds: Sequence[str], around: Surroundings, *, test: bool) -> list[PlannedLeg]:
+def _applying(kinds: Sequence[str], around: Surroundings, origin: Origin) -> tuple[list[Plan], list[str]]:
+    """Return the plans for `kinds` here and now, and the kinds that none covers: those are for the fallback (D13)."""
     household, site = around.household, around.site
-    if household is None or set(kinds) == {UNREADABLE}:
-        return legs_for((), plans=(), parties=(), fallback=site.fallback, test=test)
     readable = [kind for kind in kinds if kind != UNREADABLE]
-    return legs_for(readable, plans=site.plans, parties=household.parties, fallback=site.fallback, test=test)
+    if household is None:
+        return [], list(kinds)
+    where = Situation(
+        district=household.district,
+        model=origin.model,
+        local_time=origin.now.astimezone(ZoneInfo(site.timezone)).time(),
+    )
+    applying, uncovered = plans_for(readable, site.plans, where)
+    return applying, uncovered if applying or uncovered else list(kinds)
 
 
-def _plans_used(kinds: Sequence[str], site: SiteView) -> tuple[list[str], dict[str, str]]:
-    used, _ = plans_for(kinds, site.plans)
-    return [f"{plan.id}@{plan.version}" for plan in used], stricter(*(plan.privacy for plan in used))
+def _legs(
+    applying: Sequence[Plan], uncovered: Sequence[str], around: Surroundings, *, case_class: CaseClass
+) -> list[PlannedLeg]:
+    household = around.household
+    return legs_of(
+        applying,
+        uncovered,
+        parties=() if household is None else household.parties,
+        fallback=around.site.fallback,
+        case_class=case_class,
+        agreements=agreements_of(household),
+    )
 
 
 def _told(legs: Sequence[LegRow]) -> list[dict[str, Any]]:
@@ -244,11 +273,11 @@ def _new_case(
     case_class: CaseClass,
     subject: str,
     problem: str | None,
+    applying: Sequence[Plan],
     *,
     previous: UUID | None,
 ) -> CaseRow:
     household = around.household
-    plans, privacy = _plans_used(press.kinds, around.site)
     location = best_location(press.fix, last=origin.last_fix, household=household, now=origin.now)
     return CaseRow(
         id=keys.case_id(alarm_id),
@@ -267,8 +296,8 @@ def _new_case(
         opened_at=origin.now,
         location=None if location is None else record_of(location),
         problem=problem,
-        plans=plans,
-        privacy=privacy,
+        plans=[plan.name for plan in applying],
+        privacy=stricter(*(plan.privacy for plan in applying)),
         owner=None,
         owned_at=None,
         safe_at=None,
@@ -285,11 +314,20 @@ def _new_case(
 
 
 async def _open(
-    conn: Connection, press: Press, origin: Origin, around: Surroundings, case: CaseRow, *, worker: int | None
+    conn: Connection,
+    press: Press,
+    origin: Origin,
+    around: Surroundings,
+    case: CaseRow,
+    planned: Sequence[PlannedLeg],
+    delay: timedelta,
+    *,
+    worker: int | None,
 ) -> Raised:
     await cases.add_case(conn, case)
-    planned = _plan(case.kinds, around, test=case.test)
-    legs, notices = await fan_out.add_legs(conn, case, planned, around=around, worker=worker)
+    legs, notices = await fan_out.add_legs(
+        conn, case, planned, around=around, worker=worker, now=origin.now, delay=delay
+    )
     journal = Writer(case.id, around.key)
     journal.add(Note("alarm.received", _report(press), actor=f"terminal:{press.terminal or '?'}"), at=origin.now)
     journal.add(
@@ -303,6 +341,7 @@ async def _open(
                 "plans": case.plans,
                 "location": case.location,
                 "problem": case.problem,
+                "told_after_s": delay.total_seconds(),
                 "legs": _told(legs),
             },
         ),
@@ -350,29 +389,47 @@ async def _join(
     place = None if press.fix is None else place_of(press.fix)
     old = None if case.location is None else place_of(case.location)
     moved = place is not None and better(place, old, now=origin.now)
-    plans, privacy = _plans_used(kinds, around.site)
+    # What the case began with stays in force (an open case keeps its plans); kinds new to it bring theirs.
+    begun = await directory.plans_of(conn, around.site.id, case.plans)
+    fresh, uncovered = _applying([kind for kind in press.kinds if kind not in case.kinds], around, origin)
     case = replace(
         case,
         kinds=kinds,
-        plans=list(dict.fromkeys((*case.plans, *plans))),
-        privacy=stricter(case.privacy, privacy),
+        plans=list(dict.fromkeys((*case.plans, *(plan.name for plan in fresh)))),
+        privacy=stricter(case.privacy, *(plan.privacy for plan in fresh)),
+        restored=[kind for kind in case.restored if kind not in press.kinds],
         urgency=case.urgency + 1,
         location=record_of(place) if moved and place is not None else case.location,
         problem=case.problem if problem is None else problem,
     )
     await conn.execute(
-        "UPDATE cases SET kinds = %s, urgency = %s, location = %s, problem = %s, plans = %s, privacy = %s "
-        "WHERE id = %s",
-        (kinds, case.urgency, cases.jsonb(case.location), case.problem, case.plans, Jsonb(case.privacy), case.id),
+        "UPDATE cases SET kinds = %s, urgency = %s, location = %s, problem = %s, plans = %s, privacy = %s, "
+        "restored = %s WHERE id = %s",
+        (
+            kinds,
+            case.urgency,
+            cases.jsonb(case.location),
+            case.problem,
+            case.plans,
+            Jsonb(case.privacy),
+            case.restored,
+            case.id,
+        ),
     )
     before = await cases.legs_of(conn, case.id)
     told = [leg for leg in before if _reachable(leg, around)]
+    if await outbox.waiting(conn, case.id):
+        # Nobody heard of it yet. Who presses while a fall can still be cancelled wants help now; a technical report
+        # that comes again is waited for as before.
+        told = []
+        if case.case_class != CaseClass.TECHNICAL:
+            await outbox.hurry(conn, case.id)
     if set(press.kinds) == {DURESS}:  # a silent call: whoever is not in its plan must not even hear of another press
         applying, _ = plans_for((DURESS,), around.site.plans)
         told = [leg for leg in told if any(leg.role in plan.roles for plan in applying)] or told
     notices = await fan_out.renotify(conn, case, told, reason="pressed_again", around=around, worker=worker, rearm=True)
-    planned = _plan(kinds, around, test=case.test)
-    new, more = await fan_out.add_legs(conn, case, planned, around=around, worker=worker)
+    planned = _legs([*begun, *fresh], uncovered, around, case_class=CaseClass(case.case_class))
+    new, more = await fan_out.add_legs(conn, case, planned, around=around, worker=worker, now=origin.now)
     journal = Writer(
         case.id,
         await case_key(conn, directory.keyring, case, site=around.site),

@@ -222,13 +222,18 @@ async def _call_fallback(
     if case.state != CaseState.OPEN or leg.state not in (LegState.PENDING, LegState.FAILED):
         return []
     fallback = [
-        PlannedLeg(role=party.role, party=party, origin="fallback", skipped=case.test and party.role in NEVER_IN_A_TEST)
+        PlannedLeg(
+            role=party.role,
+            party=party,
+            origin="fallback",
+            skipped="a test never wakes this role" if case.test and party.role in NEVER_IN_A_TEST else None,
+        )
         for party in around.site.fallback
         if party.channels and party.id != leg.party_id
     ]
     already = {known.party_id for known in await cases.legs_of(conn, case.id)}
     missing = [planned for planned in fallback if planned.party is not None and planned.party.id not in already]
-    added, notices = await fan_out.add_legs(conn, case, missing, around=around, worker=worker)
+    added, notices = await fan_out.add_legs(conn, case, missing, around=around, worker=worker, now=at)
     if added:
         journal.add(Note("case.fallback", {"because": str(leg.id), "legs": [str(new.id) for new in added]}), at=at)
     return notices

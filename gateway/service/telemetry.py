@@ -14,7 +14,7 @@ from gateway.store.pool import Connection, Pool
 from gateway.store.telemetry import EventRow, FixRow, HeartbeatRow, StateRow
 from schemas.reports import EventReport, Fix, FixReport, HeartbeatReport, ResultReport
 
-__all__ = ["SANE_CLOCK", "Told", "fix_record", "store_reports", "store_reports_in", "store_state"]
+__all__ = ["SANE_CLOCK", "Told", "fix_record", "sane_time", "store_reports", "store_reports_in", "store_state"]
 
 T = TypeVar("T")
 
@@ -31,7 +31,8 @@ class Told:
     report: HeartbeatReport | FixReport | EventReport | ResultReport
 
 
-def _time(at: datetime | None, received_at: datetime) -> datetime:
+def sane_time(at: datetime | None, received_at: datetime) -> datetime:
+    """Return the terminal's time where it can be true, else ours."""
     return at if at is not None and abs(at - received_at) <= SANE_CLOCK else received_at
 
 
@@ -47,7 +48,7 @@ def fix_record(fix: Fix, at: datetime | None, received_at: datetime) -> dict[str
 def _state(terminal: UUID, told: Told) -> StateRow:
     report = told.report
     # A clock that is ahead must not hold back what the terminal says once it is right: nothing is newer than now.
-    at = min(_time(report.at, told.received_at), told.received_at)
+    at = min(sane_time(report.at, told.received_at), told.received_at)
     row = StateRow(terminal=terminal, seen_at=told.received_at, clock_skew_s=_skew_s(report.at, told.received_at))
     if isinstance(report, HeartbeatReport):
         return replace(
@@ -64,7 +65,7 @@ def _state(terminal: UUID, told: Told) -> StateRow:
         return replace(
             row,
             fix=fix_record(report.fix, report.at, told.received_at),
-            fix_at=min(_time(report.fix.at or report.at, told.received_at), told.received_at),
+            fix_at=min(sane_time(report.fix.at or report.at, told.received_at), told.received_at),
         )
     return row
 
@@ -120,7 +121,7 @@ async def store_reports_in(
         report = one.report
         boot = -1 if report.boot is None else report.boot
         seq = -1 if report.seq is None else report.seq
-        at = _time(report.at, one.received_at)
+        at = sane_time(report.at, one.received_at)
         if isinstance(report, HeartbeatReport):
             heartbeats.append(
                 HeartbeatRow(
@@ -140,7 +141,7 @@ async def store_reports_in(
         elif isinstance(report, FixReport):
             fixes.append(
                 FixRow(
-                    at=_time(report.fix.at or report.at, one.received_at),
+                    at=sane_time(report.fix.at or report.at, one.received_at),
                     terminal=terminal,
                     boot=boot,
                     seq=seq,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway.domain.directory import Household, Party
+from gateway.domain.ladder import Ladder, arranged
 from gateway.domain.outbox import CaseView, DueNotice
 from gateway.domain.plan import kinds_shown
 from gateway.keyring import DataKey, ErasedKey, Keyring
@@ -12,7 +13,7 @@ from gateway.store.directory import Directory, SiteView
 from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Connection
 
-__all__ = ["Surroundings", "case_key", "due", "kinds_for", "surroundings", "view_of"]
+__all__ = ["Surroundings", "agreements_of", "case_key", "due", "kinds_for", "surroundings", "view_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class Surroundings:
         """Return a party of the household or of the fallback."""
         own = self.household.parties if self.household is not None else ()
         return next((known for known in (*own, *self.site.fallback) if known.id == party), None)
+
+
+def agreements_of(household: Household | None) -> frozenset[str]:
+    """Return the agreements that anybody of a household signed (R3)."""
+    return frozenset() if household is None else frozenset(name for one in household.persons for name in one.agreements)
 
 
 async def surroundings(conn: Connection, directory: Directory, case: CaseRow) -> Surroundings:
@@ -85,8 +91,9 @@ def kinds_for(party: str | None, role: str, *, kinds: Sequence[str], site: SiteV
 
 
 def due(row: NoticeRow, *, party: Party, case: CaseView, site: SiteView) -> DueNotice:
-    """Return a notice ready to be sent, with the kinds that the party may hear of."""
+    """Return a notice ready to be sent, with the kinds that the party may hear of and by the ladder of its leg."""
     case = replace(case, kinds=kinds_for(party.id, row.role, kinds=case.kinds, site=site))
+    ladder = Ladder.of_record(row.ladder)
     return DueNotice(
         id=row.id,
         leg_id=row.leg_id,
@@ -97,6 +104,8 @@ def due(row: NoticeRow, *, party: Party, case: CaseView, site: SiteView) -> DueN
         queued_at=row.queued_at,
         first=row.first,
         role=row.role,
-        party=party,
+        party=arranged(party, ladder.channels),
         case=case,
+        language=ladder.language,
+        template=ladder.template,
     )

@@ -1,7 +1,7 @@
 """Cases, alarms and legs in the database."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ __all__ = [
     "add_case",
     "add_legs",
     "by_id",
+    "called_again",
     "count_repeat",
     "fail_leg",
     "jsonb",
@@ -30,6 +31,7 @@ __all__ = [
     "lock_case",
     "lock_free_cases",
     "lock_subject",
+    "overdue",
     "standing",
 ]
 
@@ -68,12 +70,15 @@ class CaseRow:
     key_id: UUID
     journal_n: int
     journal_head: bytes
+    first_owner: str | None = None
+    seat_b: str | None = None
+    restored: list[str] = field(default_factory=list)
 
 
 _COLUMNS = """
     id, subject, class AS case_class, state, district, site_id, household_id, terminal_id, kinds, urgency, test,
     pressed_at, received_at, opened_at, location, problem, plans, privacy, owner, owned_at, safe_at, safe_by,
-    closed_at, closed_by, outcome, note, previous, key_id, journal_n, journal_head
+    closed_at, closed_by, outcome, note, previous, key_id, journal_n, journal_head, first_owner, seat_b, restored
 """
 
 
@@ -93,10 +98,16 @@ class LegRow:
     created_at: datetime
     delivered_at: datetime | None
     ended_at: datetime | None
+    ladder: dict[str, Any] | None
+    armed_at: datetime
+    calls: int = 1
+    overdue_at: datetime | None = None
+    instead_of: str | None = None
 
 
 _LEG_COLUMNS = """
-    id, case_id, party_id, role, origin, state, channel, problem, notices, created_at, delivered_at, ended_at
+    id, case_id, party_id, role, origin, state, channel, problem, notices, created_at, delivered_at, ended_at,
+    ladder, armed_at, calls, overdue_at, instead_of
 """
 
 
@@ -301,11 +312,13 @@ async def add_legs(conn: Connection, legs: Sequence[LegRow], *, district: str) -
         return []
     cursor = await conn.execute(
         """
-        INSERT INTO leg (id, case_id, party_id, role, district, origin, state, problem, notices, ended_at)
+        INSERT INTO leg (id, case_id, party_id, role, district, origin, state, problem, notices, ended_at, ladder,
+                         armed_at, instead_of)
         SELECT id, case_id, party_id, role, %s, origin, state, problem, notices,
-               CASE WHEN state IN ('pending', 'delivered') THEN NULL ELSE onekey_now() END
-        FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[])
-             AS new (id, case_id, party_id, role, origin, state, problem, notices)
+               CASE WHEN state IN ('pending', 'delivered') THEN NULL ELSE onekey_now() END, ladder, armed_at, instead_of
+        FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],
+                    %s::jsonb[], %s::timestamptz[], %s::text[])
+             AS new (id, case_id, party_id, role, origin, state, problem, notices, ladder, armed_at, instead_of)
         ON CONFLICT DO NOTHING RETURNING id
         """,
         (
@@ -318,9 +331,26 @@ async def add_legs(conn: Connection, legs: Sequence[LegRow], *, district: str) -
             [leg.state for leg in legs],
             [leg.problem for leg in legs],
             [leg.notices for leg in legs],
+            [jsonb(leg.ladder) for leg in legs],
+            [leg.armed_at for leg in legs],
+            [leg.instead_of for leg in legs],
         ),
     )
     return [row[0] for row in await cursor.fetchall()]
+
+
+async def called_again(conn: Connection, leg: UUID, *, calls: int) -> None:
+    """Note how many calls were made on a leg since it was armed."""
+    await conn.execute("UPDATE leg SET calls = %s WHERE id = %s", (calls, leg))
+
+
+async def overdue(conn: Connection, leg: UUID) -> datetime:
+    """Note that the deadline of a leg passed without an answer; returns when that was noted."""
+    cursor = await conn.execute("UPDATE leg SET overdue_at = onekey_now() WHERE id = %s RETURNING overdue_at", (leg,))
+    row = await cursor.fetchone()
+    assert row is not None
+    at: datetime = row[0]
+    return at
 
 
 async def legs_of(conn: Connection, case_id: UUID) -> list[LegRow]:

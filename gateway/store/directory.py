@@ -7,8 +7,10 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from gateway.domain.directory import Address, ChannelSpec, Household, Party, Person, Plan
+from gateway.domain.directory import Address, ChannelSpec, Household, Party, Person
+from gateway.domain.plan import Plan
 from gateway.keyring import DataKey, ErasedKey, Keyring, KeyringError
+from gateway.site.plans import PlanEntry, to_plan
 from gateway.store.pool import Connection
 
 __all__ = ["Directory", "Origin", "SiteView"]
@@ -23,6 +25,7 @@ class Origin:
     now: datetime
     terminal_uid: UUID | None = None
     epoch: int = 0
+    model: str | None = None
     site: str | None = None
     revision: int = 0
     household: str | None = None
@@ -43,6 +46,22 @@ class SiteView:
     key: DataKey
 
 
+_PLAN = "id, version, kinds, roles, privacy, procedure, details"
+
+
+def _plan(
+    plan: str,
+    version: int,
+    kinds: list[str],
+    roles: list[str],
+    privacy: dict[str, str],
+    procedure: str | None,
+    details: dict[str, Any],
+) -> Plan:
+    entry = {"roles": roles} | details | {"id": plan, "kinds": kinds, "privacy": privacy, "procedure": procedure}
+    return to_plan(PlanEntry.model_validate(entry), version=version)
+
+
 class Directory:
     """Reads the directory through a cache that holds as long as the revision of the site does.
 
@@ -56,6 +75,7 @@ class Directory:
         self.keyring = keyring
         self._sites: dict[str, tuple[int, SiteView]] = {}
         self._households: dict[str, tuple[int, Household, DataKey]] = {}
+        self._plans: dict[tuple[str, str], Plan] = {}
 
     async def origin(self, conn: Connection, terminal: str | None) -> Origin:
         """Return what is known about `terminal` now; an unknown one has no site."""
@@ -64,7 +84,7 @@ class Directory:
             SELECT onekey_now(), t.uid, coalesce(t.epoch, 0), t.site_id, coalesce(s.revision, 0), a.household_id,
                    EXISTS (SELECT FROM test_window w
                            WHERE w.terminal_uid = t.uid AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at),
-                   st.fix
+                   st.fix, t.model
             FROM (SELECT 1) one
             LEFT JOIN terminal t ON t.public_id = %s
             LEFT JOIN site s ON s.id = t.site_id
@@ -84,6 +104,7 @@ class Directory:
             household=row[5],
             in_test_window=row[6],
             last_fix=row[7],
+            model=row[8],
         )
 
     async def sites(self, conn: Connection) -> list[SiteView]:
@@ -111,11 +132,7 @@ class Directory:
         ).fetchone()
         assert head is not None
         plans = await (
-            await conn.execute(
-                "SELECT id, version, kinds, roles, privacy, procedure FROM plan "
-                "WHERE site_id = %s AND current ORDER BY id",
-                (site,),
-            )
+            await conn.execute(f"SELECT {_PLAN} FROM plan WHERE site_id = %s AND current ORDER BY id", (site,))  # noqa: S608
         ).fetchall()
         parties = {party.id: party for party in await self.parties(conn, head[3])}
         view = SiteView(
@@ -123,15 +140,25 @@ class Directory:
             district=head[0],
             timezone=head[1],
             locale=head[2],
-            plans=tuple(
-                Plan(id=p[0], version=p[1], kinds=tuple(p[2]), roles=tuple(p[3]), privacy=p[4], procedure=p[5])
-                for p in plans
-            ),
+            plans=tuple(_plan(*row) for row in plans),
             fallback=tuple(parties[name] for name in head[3] if name in parties),
             key=self.keyring.unwrap(head[4], head[5]),
         )
         self._sites[site] = (revision, view)
         return view
+
+    async def plans_of(self, conn: Connection, site: str, names: Sequence[str]) -> list[Plan]:
+        """Return plans by id and version, as a case keeps them: they never change. One that is gone is left out."""
+        missing = [name for name in names if (site, name) not in self._plans]
+        if missing:
+            cursor = await conn.execute(
+                f"SELECT {_PLAN} FROM plan WHERE site_id = %s AND id || '@' || version = ANY(%s)",  # noqa: S608
+                (site, missing),
+            )
+            for row in await cursor.fetchall():
+                plan = _plan(*row)
+                self._plans[site, plan.name] = plan
+        return [self._plans[site, name] for name in names if (site, name) in self._plans]
 
     async def household(self, conn: Connection, household: str, revision: int) -> tuple[Household, DataKey]:
         """Return a household of a site at `revision`, and the key its cases are journaled under.
@@ -214,6 +241,7 @@ class Directory:
                     name=record["name"],
                     phone=record.get("phone"),
                     channels=tuple(ChannelSpec(kind=c["kind"], options=c["options"]) for c in record["channels"]),
+                    grade=record.get("grade", 1),
                 )
             )
         return found

@@ -14,6 +14,7 @@ from gateway.domain.outbox import Tried
 from gateway.store.pool import Connection
 
 __all__ = [
+    "CALLS",
     "CHANNEL",
     "NoticeRow",
     "add",
@@ -23,14 +24,18 @@ __all__ = [
     "cancel",
     "cancel_of_case",
     "finish",
+    "hurry",
     "last_calls",
     "lease",
     "postpone",
     "register",
     "still_due",
+    "waiting",
 ]
 
 CHANNEL = "onekey_notice"
+CALLS = ("alarm", "fallback", "procedure", "stand_in", "unanswered", "pressed_again")
+"""Reasons of notices that ask somebody to help; the others only tell."""
 _WORKER_LOCK = 0x776F726B
 LEASE = timedelta(seconds=2)
 """A worker that is silent for longer has lost what it was sending (D12)."""
@@ -51,6 +56,7 @@ class NoticeRow:
     tries: int
     queued_at: datetime
     first: bool
+    ladder: dict[str, Any] | None
 
 
 async def register(conn: Connection, name: str) -> int:
@@ -71,24 +77,32 @@ async def beat(conn: Connection, worker: int, status: dict[str, Any]) -> None:
 
 
 async def add(
-    conn: Connection, legs: Sequence[tuple[UUID, UUID, str, int]], *, reason: str, worker: int | None
+    conn: Connection,
+    legs: Sequence[tuple[UUID, UUID, str, int]],
+    *,
+    reason: str,
+    worker: int | None,
+    channel: int = 0,
+    delay: timedelta = timedelta(0),
 ) -> dict[UUID, tuple[str, datetime]]:
     """Queue one notice per leg: (leg, case, party, number). Returns id and queueing time by leg.
 
-    With `worker` the caller takes them at once and has to send them after the commit.
+    With `worker` the caller takes them at once and has to send them after the commit; then there is no `delay`.
     """
     if not legs:
         return {}
     cursor = await conn.execute(
         """
-        INSERT INTO notice (id, leg_id, case_id, party_id, number, reason, worker)
-        SELECT id, leg, kase, party, number, %s, %s
+        INSERT INTO notice (id, leg_id, case_id, party_id, number, reason, worker, channel, due_at)
+        SELECT id, leg, kase, party, number, %s, %s, %s, onekey_now() + %s
         FROM unnest(%s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::int[]) AS new (id, leg, kase, party, number)
         RETURNING leg_id, id, queued_at
         """,
         (
             reason,
             worker,
+            channel,
+            delay,
             [notice_id(leg, number) for leg, _, _, number in legs],
             [leg for leg, _, _, _ in legs],
             [case for _, case, _, _ in legs],
@@ -123,7 +137,7 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str], limi
             )
             UPDATE notice n SET worker = %(me)s FROM due, leg WHERE n.id = due.id AND leg.id = n.leg_id
             RETURNING n.id, n.leg_id, n.case_id, n.party_id, leg.role, n.number, n.reason, n.channel, n.tries,
-                      n.queued_at, leg.delivered_at IS NULL AS first
+                      n.queued_at, leg.delivered_at IS NULL AS first, leg.ladder
             """,
             {"me": worker, "lock": _WORKER_LOCK, "lease": LEASE, "holding": list(holding), "limit": limit},
         )
@@ -133,9 +147,8 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str], limi
 async def last_calls(conn: Connection, case_id: UUID) -> dict[UUID, int]:
     """Return by leg the number of its newest notice that asks for somebody; word of a better location does not."""
     cursor = await conn.execute(
-        "SELECT leg_id, max(number) FROM notice "
-        "WHERE case_id = %s AND reason IN ('alarm', 'fallback', 'procedure', 'pressed_again') GROUP BY leg_id",
-        (case_id,),
+        "SELECT leg_id, max(number) FROM notice WHERE case_id = %s AND reason = ANY(%s) GROUP BY leg_id",
+        (case_id, list(CALLS)),
     )
     return {row[0]: row[1] for row in await cursor.fetchall()}
 
@@ -195,6 +208,27 @@ async def cancel(conn: Connection, leg: UUID) -> None:
         "WHERE leg_id = %s AND state = 'due' AND reason <> 'location'",
         (leg,),
     )
+
+
+async def waiting(conn: Connection, case_id: UUID) -> bool:
+    """Is everybody still to be told of this case: is nothing sent, and nobody sending? Locks what is due."""
+    cursor = await conn.execute(
+        "SELECT state = 'due' AND worker IS NULL AND due_at > onekey_now() FROM notice "
+        "WHERE case_id = %s FOR NO KEY UPDATE",
+        (case_id,),
+    )
+    rows = await cursor.fetchall()
+    return bool(rows) and all(row[0] for row in rows)
+
+
+async def hurry(conn: Connection, case_id: UUID) -> None:
+    """Let nothing of a case wait any longer."""
+    await conn.execute(
+        "UPDATE notice SET due_at = onekey_now() WHERE case_id = %s AND state = 'due' AND tries = 0 "
+        "AND worker IS NULL AND due_at > onekey_now()",
+        (case_id,),
+    )
+    await conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
 
 
 async def cancel_of_case(conn: Connection, case_id: UUID) -> None:

@@ -15,32 +15,44 @@ from gateway.store.pool import Connection
 __all__ = [
     "CommandRow",
     "FactRow",
+    "ProgressRow",
     "RunRow",
     "TaskLine",
+    "accept_command",
     "add_body",
     "add_command",
     "add_facts",
+    "add_progress",
     "add_run",
     "bodies",
     "body",
+    "coming",
+    "command",
     "commands_of",
     "due_cases",
     "due_commands",
+    "due_progress",
     "end_command",
     "end_run",
-    "expire_commands",
     "facts_of",
+    "late_commands",
     "newest_version",
+    "open_cases_of",
+    "progress_of",
     "put_off",
     "runs_of",
     "save_step",
     "set_owner",
+    "set_restored",
     "set_seat_b",
     "sleep_until",
     "step_by_id",
     "steps_of",
     "tasks",
+    "terminal_exists",
+    "terminals_of",
     "the_time",
+    "under_duress",
 ]
 
 
@@ -389,10 +401,12 @@ async def due_commands(conn: Connection, *, again_after: timedelta, limit: int) 
         await cursor.execute(
             f"""
             WITH due AS (
-                SELECT id AS due_id FROM command WHERE next_at <= (SELECT onekey_now()) AND state IN ('due', 'sent')
+                SELECT id AS due_id FROM command
+                WHERE state IN ('due', 'sent') AND next_at <= (SELECT onekey_now())
+                  AND expires_at > (SELECT onekey_now())
                 ORDER BY next_at LIMIT %s FOR UPDATE SKIP LOCKED
             )
-            UPDATE command SET state = 'sent', next_at = onekey_now() + %s FROM due WHERE id = due_id
+            UPDATE command SET state = 'sent', next_at = least(onekey_now() + %s, expires_at) FROM due WHERE id = due_id
             RETURNING {_COMMAND}
             """,  # noqa: S608
             (limit, again_after),
@@ -400,26 +414,88 @@ async def due_commands(conn: Connection, *, again_after: timedelta, limit: int) 
         return await cursor.fetchall()
 
 
-async def expire_commands(conn: Connection) -> None:
-    """End commands that were never answered."""
+async def late_commands(conn: Connection) -> list[CommandRow]:
+    """Return the commands that were never answered in time."""
+    async with conn.cursor(row_factory=class_row(CommandRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COMMAND} FROM command WHERE next_at IS NOT NULL AND expires_at <= (SELECT onekey_now()) "  # noqa: S608
+            "ORDER BY expires_at LIMIT 200"
+        )
+        return await cursor.fetchall()
+
+
+async def command(conn: Connection, name: str) -> CommandRow | None:
+    """Return a command by its id."""
+    async with conn.cursor(row_factory=class_row(CommandRow)) as cursor:
+        await cursor.execute(f"SELECT {_COMMAND} FROM command WHERE id = %s", (name,))  # noqa: S608
+        return await cursor.fetchone()
+
+
+async def accept_command(conn: Connection, name: str) -> None:
+    """Note that a terminal begins; it need not be asked again."""
     await conn.execute(
-        "UPDATE command SET state = 'expired', next_at = NULL WHERE next_at IS NOT NULL AND expires_at <= onekey_now()"
+        "UPDATE command SET state = 'accepted', next_at = expires_at WHERE id = %s AND state IN ('due', 'sent')",
+        (name,),
     )
 
 
-async def end_command(
-    conn: Connection, command: str, *, terminal: str, state: str, detail: str | None
-) -> CommandRow | None:
-    """Record what a terminal answered; None when nothing was asked of it, or it was answered before."""
-    async with conn.cursor(row_factory=class_row(CommandRow)) as cursor:
-        await cursor.execute(
-            f"""
-            UPDATE command SET state = %s, detail = %s, answered_at = onekey_now(), next_at = NULL
-            WHERE id = %s AND terminal_id = %s AND answered_at IS NULL RETURNING {_COMMAND}
-            """,  # noqa: S608
-            (state, detail, command, terminal),
-        )
-        return await cursor.fetchone()
+async def end_command(conn: Connection, name: str, *, state: str, detail: str | None) -> bool:
+    """Record how a command ended; False when it had ended before. An answer counts although the time was up."""
+    cursor = await conn.execute(
+        """
+        UPDATE command SET state = %(state)s, detail = %(detail)s, next_at = NULL,
+            answered_at = CASE WHEN %(state)s = 'expired' THEN NULL ELSE onekey_now() END
+        WHERE id = %(id)s AND state NOT IN ('done', 'failed', 'refused')
+          AND (%(state)s <> 'expired' OR state <> 'expired')
+        """,
+        {"id": name, "state": state, "detail": detail},
+    )
+    return cursor.rowcount == 1
+
+
+async def terminal_exists(conn: Connection, terminal: str) -> bool:
+    """Is there an active terminal of this name?"""
+    cursor = await conn.execute("SELECT FROM terminal WHERE public_id = %s AND active", (terminal,))
+    return await cursor.fetchone() is not None
+
+
+async def under_duress(conn: Connection, terminal: str, kind: str) -> bool:
+    """Is there an open case with `kind` from this terminal's home?"""
+    cursor = await conn.execute(
+        "SELECT FROM cases c JOIN alarm a ON a.case_id = c.id "
+        "WHERE a.terminal_id = %s AND c.state <> 'closed' AND %s = ANY(c.kinds) LIMIT 1",
+        (terminal, kind),
+    )
+    return await cursor.fetchone() is not None
+
+
+async def open_cases_of(conn: Connection, terminal: str, *, seq: int | None, before: datetime) -> list[UUID]:
+    """Return the cases not yet closed that this terminal pressed for before a time, by its number if one is given."""
+    cursor = await conn.execute(
+        """
+        SELECT c.id FROM cases c JOIN alarm a ON a.case_id = c.id
+        WHERE a.terminal_id = %(terminal)s AND c.state <> 'closed'
+          AND (%(seq)s::bigint IS NULL OR a.seq = %(seq)s) AND coalesce(a.pressed_at, a.received_at) <= %(before)s
+        GROUP BY c.id ORDER BY max(a.stored_at)
+        """,
+        {"terminal": terminal, "seq": seq, "before": before},
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def set_restored(conn: Connection, case_id: UUID, kinds: Sequence[str]) -> None:
+    """Note which technical kinds of a case are over."""
+    await conn.execute("UPDATE cases SET restored = %s WHERE id = %s", (list(kinds), case_id))
+
+
+async def terminals_of(conn: Connection, case_id: UUID) -> list[str]:
+    """Return the terminals that raised or joined a case, the first one first."""
+    cursor = await conn.execute(
+        "SELECT terminal_id FROM alarm WHERE case_id = %s AND terminal_id IS NOT NULL "
+        "GROUP BY terminal_id ORDER BY min(stored_at)",
+        (case_id,),
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
 async def commands_of(conn: Connection, case_id: UUID) -> list[CommandRow]:
@@ -427,3 +503,78 @@ async def commands_of(conn: Connection, case_id: UUID) -> list[CommandRow]:
     async with conn.cursor(row_factory=class_row(CommandRow)) as cursor:
         await cursor.execute(f"SELECT {_COMMAND} FROM command WHERE case_id = %s ORDER BY queued_at, id", (case_id,))  # noqa: S608
         return await cursor.fetchall()
+
+
+# Progress for the person on the floor
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRow:
+    """What a terminal is told of the help that comes."""
+
+    id: int
+    case_id: UUID
+    state: str
+    role: str | None
+    minutes: int | None
+    queued_at: datetime
+
+
+async def progress_of(conn: Connection, case_id: UUID) -> list[ProgressRow]:
+    """Return what the terminals of a case were or are to be told, in that order."""
+    async with conn.cursor(row_factory=class_row(ProgressRow)) as cursor:
+        await cursor.execute(
+            "SELECT id, case_id, state, role, minutes, queued_at FROM progress WHERE case_id = %s ORDER BY id",
+            (case_id,),
+        )
+        return await cursor.fetchall()
+
+
+async def add_progress(conn: Connection, case_id: UUID, state: str, *, role: str | None, minutes: int | None) -> None:
+    """Queue the next thing to tell; what is older and was sent once is not sent again."""
+    await conn.execute(
+        "UPDATE progress SET next_at = NULL WHERE case_id = %s AND next_at IS NOT NULL AND (sends > 0 OR %s)",
+        (case_id, state == "closed"),
+    )
+    await conn.execute(
+        "INSERT INTO progress (case_id, state, role, minutes) VALUES (%s, %s, %s, %s)", (case_id, state, role, minutes)
+    )
+
+
+async def due_progress(
+    conn: Connection, *, silent: str, delays: Sequence[timedelta], limit: int
+) -> list[tuple[ProgressRow, list[str]]]:
+    """Take what is to be sent now with the terminals that it is for, and lock its cases until it was sent (I4).
+
+    Of a case that was closed meanwhile only that it was closed; nothing of one with the kind `silent`.
+    """
+    cursor = await conn.execute(
+        """
+        WITH due AS (
+            SELECT p.id FROM progress p JOIN cases c ON c.id = p.case_id
+            WHERE p.next_at <= (SELECT onekey_now()) ORDER BY p.id LIMIT %(limit)s
+            FOR NO KEY UPDATE OF c SKIP LOCKED
+        )
+        UPDATE progress p SET sends = sends + 1, sent_at = coalesce(sent_at, onekey_now()),
+            next_at = CASE WHEN sends < %(again)s
+                AND NOT EXISTS (SELECT FROM progress newer WHERE newer.case_id = p.case_id AND newer.id > p.id)
+                THEN onekey_now() + (%(delays)s::interval[])[sends + 1] END
+        FROM due, cases c WHERE p.id = due.id AND c.id = p.case_id
+        RETURNING p.id, p.case_id, p.state, p.role, p.minutes, p.queued_at,
+            (c.state <> 'closed' OR p.state = 'closed') AND NOT %(silent)s = ANY(c.kinds),
+            (SELECT array_agg(DISTINCT a.terminal_id) FROM alarm a WHERE a.case_id = c.id AND a.terminal_id IS NOT NULL)
+        """,
+        {"limit": limit, "silent": silent, "again": len(delays), "delays": list(delays)},
+    )
+    rows = sorted(await cursor.fetchall())
+    return [(ProgressRow(*row[:6]), row[7] or []) for row in rows if row[6]]
+
+
+async def coming(conn: Connection, case_id: UUID) -> list[tuple[str, int | None, datetime]]:
+    """Return who said that they come: role, minutes and when, oldest first."""
+    cursor = await conn.execute(
+        "SELECT l.role, a.minutes, a.at FROM answer a JOIN leg l ON l.id = a.leg_id "
+        "WHERE a.case_id = %s AND a.answer = 'coming' AND l.state = 'answered' ORDER BY a.at, a.id",
+        (case_id,),
+    )
+    return [(row[0], row[1], row[2]) for row in await cursor.fetchall()]

@@ -18,13 +18,9 @@ from gateway.service.case_reading import read_case
 from gateway.service.due import lease_due
 from gateway.service.raise_alarm import Press, raise_alarm
 from gateway.service.record import record_attempts
-from gateway.service.run_procedures import (
-    complete_task,
-    record_result,
-    set_fact,
-    start_procedure,
-    store_shipped,
-)
+from gateway.service.command_terminals import record_result
+from gateway.service.desk import complete_task, set_fact
+from gateway.service.run_procedures import start_procedure, store_shipped
 from gateway.service.workdays import Workdays
 from gateway.site.load import load
 from gateway.site.model import Site
@@ -161,10 +157,10 @@ class Desk:
         await self.act()
 
     async def told(self, case: UUID, role: str) -> list[str]:
-        """Why each message to a role was sent, in their order."""
+        """Why each message to a role was sent, in their order, without the further calls while nobody answers."""
         rows = await self.rows(
-            "SELECT n.reason FROM notice n JOIN leg l ON l.id = n.leg_id "
-            "WHERE n.case_id = %s AND l.role = %s AND n.state = 'sent' ORDER BY n.number",
+            "SELECT n.reason FROM notice n JOIN leg l ON l.id = n.leg_id WHERE n.case_id = %s AND l.role = %s "
+            "AND n.state = 'sent' AND n.reason <> 'unanswered' ORDER BY n.number",
             case,
             role,
         )

@@ -1,9 +1,23 @@
 """Who is told: the examples that decide. What is always true stands in ``property/test_plan_properties.py``."""
 
 from dataclasses import replace
+from datetime import time, timedelta
+from typing import Any
 
-from gateway.domain.directory import ChannelSpec, Party, Plan
-from gateway.domain.plan import PlannedLeg, kinds_shown, legs_for
+from gateway.domain.directory import ChannelSpec, Party
+from gateway.domain.kinds import CaseClass
+from gateway.domain.ladder import Ladder
+from gateway.domain.plan import (
+    Plan,
+    PlannedLeg,
+    Selector,
+    Situation,
+    delay_of,
+    kinds_shown,
+    legs_for,
+    plans_for,
+    stand_ins,
+)
 
 
 def party(name: str, role: str, *, channels: int = 1) -> Party:
@@ -67,7 +81,7 @@ def test_a_plan_without_roles_covers_nothing() -> None:
 def test_a_role_without_party_is_seen_as_failed_and_calls_the_fallback() -> None:
     legs = legs_for(["smoke"], plans=PLANS, parties=(SON,), fallback=(DUTY,))
     [missing] = [leg for leg in legs if leg.party is None]
-    assert (missing.role, missing.origin, missing.skipped) == ("fire_119", "plan", False)
+    assert (missing.role, missing.origin, missing.skipped) == ("fire_119", "plan", None)
     assert missing.problem == "no party of the household has the role fire_119"
     assert names(legs) == ["duty", "son"]
     assert names(legs, origin="fallback") == ["duty"]
@@ -115,7 +129,7 @@ def test_a_public_service_that_a_test_would_not_wake_is_no_hole() -> None:
 def test_a_test_that_would_wake_nobody_tells_the_fallback() -> None:
     only = (plan("only", "*", "ambulance_120"),)
     legs = legs_for(["sos"], plans=only, parties=FAMILY, fallback=(DUTY, FIRE), test=True)
-    assert {leg.party.id: leg.skipped for leg in legs if leg.party is not None} == {
+    assert {leg.party.id: bool(leg.skipped) for leg in legs if leg.party is not None} == {
         "120": True,
         "duty": False,
         "119": True,
@@ -155,3 +169,88 @@ def test_a_message_about_duress_alone_says_so() -> None:
 def test_duress_without_a_plan_of_its_own_is_shown_to_those_of_the_plan_for_every_kind() -> None:
     assert shown("sos", "duress", role="supplier", plans=PLANS) == ["sos", "duress"]
     assert shown("sos", "duress", role="guardian", plans=PLANS) == ["sos"]
+
+
+# Who steps in, who is called by grade, who may not be called
+
+
+NEIGHBOUR = party("chu", "neighbour")
+
+
+def calls(role: str, **values: Any) -> tuple[Plan, ...]:
+    return (replace(SOS, roles=(role, "hotline"), ladders={role: Ladder(**values)}), REST)
+
+
+def test_for_a_role_that_has_nobody_the_next_of_its_plan_steps_in_and_no_fallback() -> None:
+    legs = legs_for(
+        ["sos"],
+        plans=calls("relative", stand_in=("emergency_contact", "neighbour")),
+        parties=(HOTLINE, NEIGHBOUR),
+        fallback=(DUTY,),
+    )
+    assert names(legs) == ["chu", "hotline"]
+    [stepping] = [leg for leg in legs if leg.origin == "stand_in"]
+    assert (stepping.role, stepping.instead_of, stepping.ladder.stand_in) == ("neighbour", "relative", ())
+    assert any(leg.party is None and leg.role == "relative" for leg in legs), "the hole stays visible"
+
+
+def test_who_is_told_anyway_steps_in_for_nobody() -> None:
+    plans = calls("relative", stand_in=("hotline",))
+    assert told("sos", parties=(HOTLINE,), plans=plans) == ["duty", "hotline"]
+
+
+def test_contacts_are_called_by_their_grade() -> None:
+    second = replace(DAUGHTER, grade=2)
+    plans = calls("guardian", graded=True)
+    legs = legs_for(["sos"], plans=plans, parties=(SON, second, HOTLINE), fallback=(DUTY,))
+    assert names(legs) == ["hotline", "son"]
+    ladder = plans[0].ladders["guardian"]
+    [next_one] = stand_ins("guardian", ladder, (SON, second), told={"son", "hotline"}, grade=1)
+    assert (next_one.party, next_one.origin) == (second, "stand_in")
+    assert stand_ins("guardian", ladder, (SON, second), told={"son", "daughter"}, grade=2) == []
+
+
+def test_120_is_called_for_a_person_only_where_no_gate_is_or_an_agreement_opens_it() -> None:
+    gated = calls("ambulance_120", gate="dial_on_behalf")
+    [closed] = [leg for leg in legs_for(["sos"], plans=gated, parties=FAMILY, fallback=()) if leg.role[:3] == "amb"]
+    assert closed.skipped is not None
+    assert "dial_on_behalf" in closed.skipped
+    agreed = legs_for(["sos"], plans=gated, parties=FAMILY, fallback=(), agreements={"dial_on_behalf"})
+    assert all(leg.skipped is None for leg in agreed)
+    # Of two plans one without a gate calls.
+    both = (*gated[:1], replace(FLAMES, roles=("ambulance_120",)), REST)
+    assert all(leg.skipped is None for leg in legs_for(["sos", "smoke"], plans=both, parties=FAMILY, fallback=()))
+
+
+# Which plan, and when
+
+
+def test_the_more_particular_plan_is_taken_and_a_kind_before_every_kind() -> None:
+    night = replace(SOS, id="night", roles=("hotline",), when=Selector(between=(time(22), time(7))))
+    okt = replace(SOS, id="okt", roles=("guardian",), when=Selector(between=(time(22), time(7)), models=("okt-1",)))
+    every = replace(REST, id="every-night", when=Selector(districts=("320102",), between=(time(0), time(23))))
+    plans = (SOS, night, okt, REST, every)
+
+    def chosen(at: int, model: str = "okt-9") -> list[str]:
+        where = Situation(district="320102", model=model, local_time=time(at))
+        return [one.id for one in plans_for(["sos"], plans, where)[0]]
+
+    assert (chosen(12), chosen(23), chosen(6), chosen(7)) == (["sos"], ["night"], ["night"], ["sos"])
+    assert chosen(23, "okt-1") == ["okt"]
+    assert [one.id for one in plans_for(["sos"], plans)[0]] == ["sos"], "what is not known meets no condition"
+
+
+def test_only_technical_cases_wait_and_a_fall_alone_can_be_cancelled() -> None:
+    waiting = replace(REST, delay=timedelta(minutes=10), jitter=timedelta(minutes=5))
+    falls = replace(SOS, kinds=("fall",), countdown=timedelta(seconds=20))
+
+    def wait_s(kinds: tuple[str, ...], plans: tuple[Plan, ...], case_class: CaseClass, spread: float = 0.0) -> float:
+        return delay_of(kinds, plans, case_class=case_class, spread=spread).total_seconds()
+
+    assert wait_s(("power_lost",), (waiting,), CaseClass.TECHNICAL) == 600
+    assert wait_s(("power_lost",), (waiting,), CaseClass.TECHNICAL, 0.5) == 750
+    assert wait_s(("power_lost",), (waiting, REST), CaseClass.TECHNICAL) == 0
+    assert wait_s(("power_lost", "sos"), (waiting,), CaseClass.EMERGENCY) == 0
+    assert wait_s(("fall",), (falls,), CaseClass.EMERGENCY) == 20
+    assert wait_s(("fall", "sos"), (falls, SOS), CaseClass.EMERGENCY) == 0
+    assert wait_s(("fall",), (), CaseClass.EMERGENCY) == 0

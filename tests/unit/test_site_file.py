@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain import directory
-from gateway.domain.plan import legs_for
+from gateway.domain.plan import Plan, legs_for
 from gateway.domain.privacy import Privacy
 from gateway.site.load import LARGEST_FILE_BYTES, LoadedSite, Problem, SiteFileError, load
 from gateway.site.model import KNOWN_ROLES, to_household, to_party, to_plan
@@ -377,6 +377,10 @@ ERRORS = {
         ("      district: 玄武区\n", "      district: 玄武区\n      <<: [x]\n"),
         [(29, 7, "households[0].address", "<< names something that is no mapping", "anchor")],
     ),
+    "nothing for everything else": (
+        ('kinds: ["*"]', "kinds: [smoke]"),
+        [(45, 1, "plans", 'no plan has the kind "*"', "fallback only")],
+    ),
 }
 
 
@@ -462,10 +466,6 @@ WARNINGS = {
     "unencrypted webhook": (
         ("https://example.org/guardian", "http://10.1.2.3:9001/guardian"),
         (20, "parties[1].channels[0].url", "sends names and health records over an unencrypted connection", "https://"),
-    ),
-    "nothing for everything else": (
-        ('kinds: ["*"]', "kinds: [smoke]"),
-        (45, "plans", 'no plan has the kind "*"', "fallback only"),
     ),
     "unknown kind": (
         ("kinds: [sos, fall]", "kinds: [sos, fal]"),
@@ -758,7 +758,7 @@ def test_parts_become_values_of_the_directory(write: Write) -> None:
     assert household.persons[0].health == {"conditions": ["高血压"], "blood": "A+"}
 
     plan = to_plan(site.plans[0], version=3)
-    assert plan == directory.Plan(
+    assert plan == Plan(
         id="emergency", version=3, kinds=("sos", "fall"), roles=("guardian", "hotline"), privacy={"guardian": "full"}
     )
 

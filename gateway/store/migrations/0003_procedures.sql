@@ -11,7 +11,7 @@ ALTER TABLE notice ALTER queued_at SET DEFAULT onekey_now(), ALTER due_at SET DE
 ALTER TABLE answer ALTER at SET DEFAULT onekey_now();
 ALTER TABLE event ALTER at SET DEFAULT onekey_now();
 
-ALTER TABLE plan ADD procedure text;
+ALTER TABLE plan ADD procedure text, ADD details jsonb NOT NULL DEFAULT '{}';
 
 CREATE TABLE procedure (                             -- what once ran never changes
     id       text NOT NULL CHECK (id ~ '^[a-z0-9][a-z0-9-]{0,63}$'),
@@ -72,8 +72,9 @@ CREATE TABLE command (                               -- what a terminal was aske
     terminal_id  text NOT NULL,
     name         text NOT NULL,
     arguments    jsonb NOT NULL DEFAULT '{}',
-    -- due -> sent -> done | failed | refused | expired
-    state        text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'sent', 'done', 'failed', 'refused', 'expired')),
+    -- due -> sent -> accepted -> done | failed | refused;  any of the first three -> expired, which an answer still ends
+    state        text NOT NULL DEFAULT 'due'
+                 CHECK (state IN ('due', 'sent', 'accepted', 'done', 'failed', 'refused', 'expired')),
     queued_at    timestamptz NOT NULL DEFAULT onekey_now(),
     next_at      timestamptz DEFAULT onekey_now(),   -- when it is sent next; NULL: no more
     expires_at   timestamptz NOT NULL,
@@ -82,6 +83,20 @@ CREATE TABLE command (                               -- what a terminal was aske
 );
 CREATE INDEX command_next ON command (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX ON command (case_id);
+
+CREATE TABLE progress (                              -- what the person on the floor is told, in the order of events
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    case_id   uuid NOT NULL REFERENCES cases,
+    state     text NOT NULL CHECK (state IN ('told', 'coming', 'arrived', 'closed')),
+    role      text,
+    minutes   integer,
+    queued_at timestamptz NOT NULL DEFAULT onekey_now(),
+    next_at   timestamptz DEFAULT onekey_now(),      -- when it is sent next; NULL: no more
+    sends     integer NOT NULL DEFAULT 0,
+    sent_at   timestamptz
+);
+CREATE INDEX progress_next ON progress (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX ON progress (case_id);
 
 ALTER TABLE cases ADD first_owner text, ADD seat_b text, ADD wake_at timestamptz;
 UPDATE cases SET first_owner = owner WHERE owner IS NOT NULL;
@@ -105,11 +120,25 @@ BEGIN
 END $$;
 CREATE TRIGGER fact_wakes AFTER INSERT ON fact FOR EACH ROW EXECUTE FUNCTION wake_case_of_fact();
 
+-- How a leg is called on until its own fact is there: the ladder of the plan that the case began with.
+ALTER TABLE leg
+    ADD ladder jsonb,                                -- NULL: called once
+    ADD armed_at timestamptz,                        -- the press, or the end of the delay, that the calls count from
+    ADD calls integer NOT NULL DEFAULT 1 CHECK (calls > 0),
+    ADD overdue_at timestamptz,                      -- its deadline passed without an answer
+    ADD instead_of text;                             -- the role for which this party stepped in
+UPDATE leg SET armed_at = created_at;
+ALTER TABLE leg ALTER armed_at SET NOT NULL, ALTER armed_at SET DEFAULT onekey_now();
 ALTER TABLE leg DROP CONSTRAINT leg_origin_check;
-ALTER TABLE leg ADD CONSTRAINT leg_origin_check CHECK (origin IN ('plan', 'fallback', 'procedure'));
+ALTER TABLE leg ADD CONSTRAINT leg_origin_check CHECK (origin IN ('plan', 'fallback', 'procedure', 'stand_in'));
 ALTER TABLE notice DROP CONSTRAINT notice_reason_check;
 ALTER TABLE notice ADD CONSTRAINT notice_reason_check
-    CHECK (reason IN ('alarm', 'fallback', 'procedure', 'pressed_again', 'location', 'withdrawn', 'closed'));
+    CHECK (reason IN ('alarm', 'fallback', 'procedure', 'stand_in', 'unanswered', 'pressed_again', 'cancelled',
+                      'location', 'withdrawn', 'closed'));
+
+-- What was reported as over again, as mains that came back: a case all of whose kinds are over is closed by that.
+ALTER TABLE cases ADD restored text[] NOT NULL DEFAULT '{}';
 
 GRANT SELECT, INSERT ON procedure, fact TO onekey_runtime;
-GRANT SELECT, INSERT, UPDATE ON run, step, command TO onekey_runtime;
+GRANT SELECT, INSERT, UPDATE ON run, step, command, progress TO onekey_runtime;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO onekey_runtime;

@@ -1,0 +1,129 @@
+"""Terminal linkage (呼叫终端联动, R9): what terminals are asked to do, and what they answer.
+
+A command is sent until the terminal answers it or it is too old. That a line was picked up is no human's word: it ends
+a step and sets no fact (I7).
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from gateway.domain.case import NotFound, StateConflict
+from gateway.domain.plan import DURESS
+from gateway.domain.procedure import StepState, end_step
+from gateway.service.case_work import Work, WorkingDay, locked
+from gateway.service.run_procedures import advance_work, apply_change, procedure_of
+from gateway.store import cases, procedures
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool
+from gateway.store.procedures import CommandRow
+
+__all__ = ["expire_commands", "give_command", "record_result"]
+
+_STEP_RESULTS = {"done": "done", "failed": "failed", "refused": "failed"}
+_HEARD_IN_THE_ROOM = frozenset({"call_back", "dial", "play"})
+
+
+async def give_command(
+    pool: Pool,
+    directory: Directory,
+    terminal: str,
+    *,
+    name: str,
+    arguments: Mapping[str, str | int | float | bool],
+    life: timedelta,
+    case_id: UUID | None,
+    by: str,
+) -> CommandRow:
+    """Ask a terminal to do something; for a case it is on the case's record.
+
+    Raises:
+        NotFound: No such terminal or case.
+        StateConflict: The case is not about this terminal, or the person is threatened and the room must stay silent.
+    """
+    command = f"cmd_{uuid4().hex}"
+    async with pool.connection() as conn, conn.transaction():
+        if not await procedures.terminal_exists(conn, terminal):
+            raise NotFound(f"There is no terminal {terminal}.")
+        if name in _HEARD_IN_THE_ROOM and await procedures.under_duress(conn, terminal, DURESS):
+            raise StateConflict("Somebody threatens the person: nothing may be heard in the room (duress).")
+        work = None
+        if case_id is not None:
+            work = await locked(conn, directory, case_id)
+            if terminal not in await procedures.terminals_of(conn, case_id):
+                raise StateConflict(f"The case is not about the terminal {terminal}.")
+        now = await procedures.the_time(conn)
+        await procedures.add_command(
+            conn,
+            id=command,
+            case=case_id,
+            step=None,
+            terminal=terminal,
+            name=name,
+            arguments=arguments,
+            expires_at=now + life,
+        )
+        if work is not None:
+            data = {"command": command, "name": name, "terminal": terminal}
+            private = {"arguments": dict(arguments)}
+            await work.note("command.given", data, actor=f"operator:{by}", private=private)
+            await work.journal.flush(conn)
+        row = await procedures.command(conn, command)
+    assert row is not None
+    return row
+
+
+async def record_result(
+    pool: Pool,
+    directory: Directory,
+    terminal: str,
+    command: str,
+    state: str,
+    *,
+    detail: str | None,
+    is_working_day: WorkingDay,
+) -> None:
+    """Record what a terminal answered to a command; one that nobody gave, or that is answered already, is nothing."""
+    async with pool.connection() as conn, conn.transaction():
+        asked = await procedures.command(conn, command)
+        if asked is None or asked.terminal_id != terminal:
+            return
+        work = None if asked.case_id is None else await locked(conn, directory, asked.case_id)
+        if state == "accepted":
+            await procedures.accept_command(conn, command)
+            return
+        if not await procedures.end_command(conn, command, state=state, detail=detail) or work is None:
+            return
+        data = {"command": command, "name": asked.name, "terminal": terminal, "state": state}
+        await work.note("command.answered", data, actor=f"terminal:{terminal}", private={"detail": detail})
+        await _end_step(work, asked, _STEP_RESULTS[state], by=f"terminal:{terminal}")
+        await advance_work(work, is_working_day)
+        await work.journal.flush(conn)
+
+
+async def _end_step(work: Work, command: CommandRow, result: str, *, by: str) -> None:
+    found = None if command.step_id is None else await procedures.step_by_id(work.conn, command.step_id)
+    if found is None:
+        return
+    case_id, run_id, name = found
+    run = next(one for one in await procedures.runs_of(work.conn, case_id) if one.id == run_id)
+    step = next(one for one in (await procedure_of(work.conn, run)).steps if one.id == name)
+    stands = (await procedures.steps_of(work.conn, case_id))[run_id][name]
+    if stands.state is StepState.OPEN and result in step.results:
+        await apply_change(work, run, end_step(step, stands, result=result, now=work.now), by=by)
+
+
+async def expire_commands(pool: Pool, directory: Directory) -> None:
+    """End the commands that were never answered in time, each on the record of its case."""
+    async with pool.connection() as conn:
+        late = await procedures.late_commands(conn)
+    for command in late:
+        async with pool.connection() as conn, conn.transaction():
+            case = None if command.case_id is None else await cases.lock_case(conn, command.case_id)
+            if not await procedures.end_command(conn, command.id, state="expired", detail=None) or case is None:
+                continue
+            work = await locked(conn, directory, case.id)
+            data: dict[str, Any] = {"command": command.id, "name": command.name, "terminal": command.terminal_id}
+            await work.note("command.expired", data, actor="gateway")
+            await work.journal.flush(conn)
