@@ -13,10 +13,11 @@ from api import errors, guide, openapi
 from api.dependencies import Parts, any_key
 from api.hub import Hub
 from api.middleware import Envelope
-from api.routes import cases, directory, health, legs, link, metrics, quarantine, stream
+from api.routes import cases, commands, directory, health, legs, link, metrics, quarantine, stream, tasks
 from gateway import __version__
 from gateway.app import keyring_of
 from gateway.config import Settings
+from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, open_pool
 
@@ -34,6 +35,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None) -> FastAPI:
     """
     database = settings.database_url
     keyring = keyring_of(settings)
+    workdays = Workdays.load(settings.calendar)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -42,7 +44,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None) -> FastAPI:
             if used is None:
                 used = await stack.enter_async_context(open_pool(database, name="api", size=_POOL_SIZE))
             hub = Hub(database, rng=Random())  # noqa: S311  spreads reconnects
-            app.state.parts = Parts(used, Directory(keyring), hub)
+            app.state.parts = Parts(used, Directory(keyring), hub, workdays)
             async with hub.running():
                 yield
 
@@ -66,7 +68,7 @@ def _assembled(lifespan: Any | None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         separate_input_output_schemas=False,
     )
-    for module in (health, cases, legs, stream, directory, quarantine, metrics, link):
+    for module in (health, cases, legs, tasks, commands, stream, directory, quarantine, metrics, link):
         app.include_router(module.router)
 
     @app.get("/v1/openapi.json", tags=["health"], dependencies=[Depends(any_key)])

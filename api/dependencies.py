@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.errors import Forbidden, Unauthorized
 from api.hub import Hub
 from gateway.service.access import Principal, Right, check_key
+from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
 from schemas.units import PublicId
@@ -22,6 +23,7 @@ __all__ = [
     "Parts",
     "PartsDep",
     "PoolDep",
+    "WorkdaysDep",
     "any_key",
     "may",
 ]
@@ -34,6 +36,7 @@ class Parts:
     pool: Pool
     directory: Directory
     hub: Hub
+    workdays: Workdays
 
 
 def _parts(request: Request) -> Parts:
@@ -52,7 +55,12 @@ def _directory(parts: PartsDep) -> Directory:
     return parts.directory
 
 
+def _workdays(parts: PartsDep) -> Workdays:
+    return parts.workdays
+
+
 PoolDep = Annotated[Pool, Depends(_pool)]
+WorkdaysDep = Annotated[Workdays, Depends(_workdays)]
 DirectoryDep = Annotated[Directory, Depends(_directory)]
 
 _BEARER = HTTPBearer(

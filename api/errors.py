@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from api import answer_page
 from gateway.domain.case import DomainError, NotFound, StateConflict
 from gateway.keyring import ErasedKey
-from gateway.service.case_reading import BadCursor
+from gateway.service.paging import BadCursor
 from schemas.case import Problem, ProblemField
 
 __all__ = ["BadPosition", "Forbidden", "Unauthorized", "install"]

@@ -25,6 +25,7 @@ from schemas.case import (
     QuarantineOut,
     TimelineOut,
 )
+from schemas.desk import CommandOut, FactOut, ProgressOut, RunOut, TaskOut
 from schemas.notices import Location
 
 __all__ = ["case_out", "household_out", "person_record_out", "quarantine_line_out", "quarantine_out"]
@@ -46,6 +47,23 @@ def case_out(file: CaseFile) -> CaseOut:
         maps={} if case.location is None else map_links(place_of(case.location).coordinates, label),
         problem=case.problem,
         plans=case.plans,
+        first_owner=case.first_owner,
+        seat_b=case.seat_b,
+        restored=case.restored,
+        facts=[FactOut.model_validate(fact) for fact in file.desk.facts],
+        procedures=[
+            RunOut(
+                procedure=one.run.procedure,
+                version=one.run.version,
+                title=one.title,
+                started_at=one.run.started_at,
+                ended_at=one.run.ended_at,
+            )
+            for one in file.desk.runs
+        ],
+        tasks=[TaskOut.model_validate(task.fields()) for task in file.desk.tasks],
+        commands=[CommandOut.model_validate(command) for command in file.desk.commands],
+        progress=[ProgressOut.model_validate(row) for row in file.desk.progress],
         safe_by=case.safe_by,
         closed_by=case.closed_by,
         previous=case.previous,
@@ -82,6 +100,9 @@ def _leg(file: LegFile) -> LegOut:
         origin=leg.origin,
         state=leg.state,
         problem=leg.problem,
+        calls=leg.calls,
+        overdue_at=leg.overdue_at,
+        instead_of=leg.instead_of,
         created_at=leg.created_at,
         delivered_at=leg.delivered_at,
         ended_at=leg.ended_at,

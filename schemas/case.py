@@ -10,7 +10,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from schemas.desk import CommandOut, FactOut, ProgressOut, RunOut, TaskOut
 from schemas.notices import AnswerKind, Location
+from schemas.rest import FreeText, In, Out, Who
 from schemas.units import PublicId, Text, UtcDatetime
 
 __all__ = [
@@ -60,25 +62,12 @@ OutcomeName = Literal[
 _CASE = "0b0f3f0c-6a52-5f0e-8a55-3f1f0a6f2d11"
 _LEG = "6f1f6a0e-2f5e-5c0f-9f0a-0a8e3f5b7c21"
 
-Who = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,64}$")]
-"""A seat or staff number, a role, or the id of a party: never a person's name, which could not be erased."""
-
 _SEEN = "What you saw of it: refused with 409 when the person has pressed again since; null does not ask."
-FreeText = Annotated[str, Field(min_length=1, max_length=4000)]
-
-
-class _In(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Out(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
 
 # What clients send
 
 
-class AcknowledgeIn(_In):
+class AcknowledgeIn(In):
     """Own a case: the first operator stays responsible to the end (R17)."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"operator": "seat-7"}]})
@@ -86,7 +75,7 @@ class AcknowledgeIn(_In):
     operator: Annotated[Who, Field(description="Seat or staff number of the operator.")]
 
 
-class SafetyIn(_In):
+class SafetyIn(In):
     """Somebody confirmed that the person is safe: the next press opens a new case."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"by": "guardian"}]})
@@ -95,7 +84,7 @@ class SafetyIn(_In):
     urgency: Annotated[int | None, Field(ge=1, description=_SEEN)] = None
 
 
-class ClosureIn(_In):
+class ClosureIn(In):
     """Close a case. An emergency needs somebody who confirmed safety, here or earlier."""
 
     model_config = ConfigDict(
@@ -120,7 +109,7 @@ class ClosureIn(_In):
     urgency: Annotated[int | None, Field(ge=1, description=_SEEN)] = None
 
 
-class AnswerIn(_In):
+class AnswerIn(In):
     """What a party answers. ``cannot`` is a refusal and wants a reason; a later answer replaces an earlier one."""
 
     model_config = ConfigDict(
@@ -148,7 +137,7 @@ class AnswerIn(_In):
     ] = None
 
 
-class TestWindowIn(_In):
+class TestWindowIn(In):
     """Believe the test flag of a terminal for a while. A press without the flag stays real all the same."""
 
     __test__ = False
@@ -161,7 +150,7 @@ class TestWindowIn(_In):
 # Cases
 
 
-class Page(_Out, Generic[T]):
+class Page(Out, Generic[T]):
     """Part of a list."""
 
     items: list[T]
@@ -188,7 +177,7 @@ _HEAD: dict[str, JsonValue] = {
 }
 
 
-class CaseHeadOut(_Out):
+class CaseHeadOut(Out):
     """A case without what belongs to it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_HEAD]})
@@ -219,7 +208,7 @@ class CaseLineOut(CaseHeadOut):
     legs: Annotated[dict[LegState, int], Field(description="Legs by state.")]
 
 
-class AlarmOut(_Out):
+class AlarmOut(Out):
     """One press."""
 
     id: UUID
@@ -240,7 +229,7 @@ class AlarmOut(_Out):
     repeated_at: UtcDatetime | None = None
 
 
-class AttemptOut(_Out):
+class AttemptOut(Out):
     """One try to deliver a notice."""
 
     channel: str
@@ -251,7 +240,7 @@ class AttemptOut(_Out):
     detail: str | None = None
 
 
-class NoticeOut(_Out):
+class NoticeOut(Out):
     """One message to one party, with every try."""
 
     id: Annotated[str, Field(description="The idempotency key that the party sees as webhook-id.")]
@@ -276,7 +265,7 @@ class NoticeOut(_Out):
     attempts: list[AttemptOut]
 
 
-class AnswerOut(_Out):
+class AnswerOut(Out):
     """What a party answered."""
 
     answer: AnswerKind
@@ -287,7 +276,7 @@ class AnswerOut(_Out):
     at: UtcDatetime
 
 
-class LegOut(_Out):
+class LegOut(Out):
     """The obligation to reach one party, with all that happened on it."""
 
     id: UUID
@@ -300,6 +289,9 @@ class LegOut(_Out):
     origin: Literal["plan", "fallback", "procedure", "stand_in"]
     state: LegState
     problem: str | None = None
+    calls: Annotated[int, Field(description="Calls since the newest press, this one included.")] = 1
+    overdue_at: Annotated[UtcDatetime | None, Field(description="Nobody answered by the deadline of the plan.")] = None
+    instead_of: Annotated[str | None, Field(description="The role for which this party stepped in.")] = None
     created_at: UtcDatetime
     delivered_at: UtcDatetime | None = None
     ended_at: UtcDatetime | None = None
@@ -307,7 +299,7 @@ class LegOut(_Out):
     answers: list[AnswerOut]
 
 
-class AddressOut(_Out):
+class AddressOut(Out):
     """A registered address (R6)."""
 
     text: Annotated[str, Field(description="In one line, as it is spoken.")]
@@ -326,7 +318,7 @@ class AddressOut(_Out):
     datum: str = "wgs84"
 
 
-class PersonOut(_Out):
+class PersonOut(Out):
     """A protected person (R5)."""
 
     id: PublicId
@@ -341,7 +333,7 @@ class PersonOut(_Out):
     health: dict[str, Any] = Field(default_factory=dict)
 
 
-class TimelineOut(_Out):
+class TimelineOut(Out):
     """One entry of the journal. ``data`` is null when the person was erased."""
 
     n: int
@@ -352,7 +344,7 @@ class TimelineOut(_Out):
     erased: bool = False
 
 
-class JournalOut(_Out):
+class JournalOut(Out):
     """How the chain of the journal stands."""
 
     entries: int
@@ -373,6 +365,24 @@ class CaseOut(CaseHeadOut):
     )
     problem: str | None = None
     plans: Annotated[list[str], Field(description="Plans it began with, id@version.")] = Field(default_factory=list)
+    first_owner: Annotated[
+        str | None, Field(description="The first operator, who follows it up (R11); see owner for now.")
+    ] = None
+    seat_b: Annotated[str | None, Field(description="Who stays with the person (R13).")] = None
+    restored: Annotated[list[str], Field(description="Technical kinds that are over.")] = Field(default_factory=list)
+    facts: Annotated[list[FactOut], Field(description="What is known of the rescue, by role.")] = Field(
+        default_factory=list
+    )
+    procedures: list[RunOut] = Field(default_factory=list)
+    tasks: Annotated[list[TaskOut], Field(description="What people owe or did, by deadline.")] = Field(
+        default_factory=list
+    )
+    commands: Annotated[list[CommandOut], Field(description="What terminals were asked to do.")] = Field(
+        default_factory=list
+    )
+    progress: Annotated[list[ProgressOut], Field(description="What the person was told at the terminal.")] = Field(
+        default_factory=list
+    )
     safe_by: str | None = None
     closed_by: str | None = None
     previous: Annotated[UUID | None, Field(description="The case before it of the same household.")] = None
@@ -387,7 +397,7 @@ class CaseOut(CaseHeadOut):
     journal: JournalOut
 
 
-class AnsweredOut(_Out):
+class AnsweredOut(Out):
     """What an answer did."""
 
     model_config = ConfigDict(
@@ -409,7 +419,7 @@ class AnsweredOut(_Out):
 # The directory
 
 
-class PartyOut(_Out):
+class PartyOut(Out):
     """Somebody who is told."""
 
     id: PublicId
@@ -421,7 +431,7 @@ class PartyOut(_Out):
     channels: Annotated[list[str], Field(description="Kinds of its channels, in the order in which they are tried.")]
 
 
-class HouseholdOut(_Out):
+class HouseholdOut(Out):
     """One address with who and what belongs to it, by id."""
 
     id: PublicId
@@ -433,7 +443,7 @@ class HouseholdOut(_Out):
     terminals: list[str]
 
 
-class TerminalOut(_Out):
+class TerminalOut(Out):
     """A terminal with its newest state; everything behind ``test_until`` is null before the first report."""
 
     id: PublicId
@@ -457,7 +467,7 @@ class TerminalOut(_Out):
     ] = None
 
 
-class TestWindowOut(_Out):
+class TestWindowOut(Out):
     """A test window that is open now."""
 
     __test__ = False
@@ -469,7 +479,7 @@ class TestWindowOut(_Out):
 # The quarantine
 
 
-class QuarantineLineOut(_Out):
+class QuarantineLineOut(Out):
     """A message that could not be read."""
 
     id: int
@@ -494,7 +504,7 @@ class QuarantineOut(QuarantineLineOut):
     preview: Annotated[str, Field(description="The beginning as text, with everything unprintable escaped.")]
 
 
-class ReplayOut(_Out):
+class ReplayOut(Out):
     """What a replay led to."""
 
     state: str
@@ -505,7 +515,7 @@ class ReplayOut(_Out):
 # Health and problems
 
 
-class Health(_Out):
+class Health(Out):
     """Whether the service is ready, and if not, why."""
 
     model_config = ConfigDict(

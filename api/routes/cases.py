@@ -1,14 +1,18 @@
 """Cases (警情): reading them, owning them, confirming safety, closing them."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
 from api import views
-from api.dependencies import Cursor, DirectoryDep, District, Limit, PoolDep, may
-from gateway.service import case_commands, case_reading
+from api.dependencies import Cursor, DirectoryDep, District, Limit, PoolDep, WorkdaysDep, may
+from gateway.domain.case import OPERATOR, Fact
+from gateway.service import case_commands, case_reading, desk
 from gateway.service.access import Principal, Right
+from gateway.service.run_procedures import start_procedure as start
+from gateway.service.upgrade import upgrade_case
 from schemas.case import (
     AcknowledgeIn,
     CaseClass,
@@ -20,6 +24,7 @@ from schemas.case import (
     Page,
     SafetyIn,
 )
+from schemas.desk import EmergencyIn, EmergencyOut, FactIn, HandOverIn, ProcedureIn, SeatBIn
 from schemas.units import PublicId
 
 __all__ = ["router"]
@@ -96,3 +101,71 @@ async def close_case(
         via=f"api:{who.id}",
     )
     return CaseHeadOut.model_validate(await case_reading.read_line(pool, case_id))
+
+
+@router.post("/{case_id}/facts")
+async def state_fact(
+    case_id: UUID, body: FactIn, pool: PoolDep, directory: DirectoryDep, workdays: WorkdaysDep, who: _Handler
+) -> CaseHeadOut:
+    """Say what is known of the rescue, and of whom. It ends the calls to that role, and to no other."""
+    del who
+    await desk.set_fact(
+        pool,
+        directory,
+        case_id,
+        Fact(body.fact),
+        role=OPERATOR,
+        about=body.about,
+        by=body.operator,
+        is_working_day=workdays.is_working_day,
+    )
+    return CaseHeadOut.model_validate(await case_reading.read_line(pool, case_id))
+
+
+@router.post("/{case_id}/handover")
+async def hand_over(
+    case_id: UUID, body: HandOverIn, pool: PoolDep, directory: DirectoryDep, workdays: WorkdaysDep, who: _Handler
+) -> CaseHeadOut:
+    """Give a case to another operator; the first one stays responsible for its follow-up."""
+    del who
+    await desk.hand_over(
+        pool,
+        directory,
+        case_id,
+        by=body.operator,
+        to=body.to,
+        reason=body.reason,
+        is_working_day=workdays.is_working_day,
+    )
+    return CaseHeadOut.model_validate(await case_reading.read_line(pool, case_id))
+
+
+@router.post("/{case_id}/seat-b")
+async def take_seat_b(
+    case_id: UUID, body: SeatBIn, pool: PoolDep, directory: DirectoryDep, who: _Handler
+) -> CaseHeadOut:
+    """Say who stays with the person while the owner calls the helpers."""
+    del who
+    await desk.take_seat_b(pool, directory, case_id, operator=body.operator, by=body.by)
+    return CaseHeadOut.model_validate(await case_reading.read_line(pool, case_id))
+
+
+@router.post("/{case_id}/procedures")
+async def start_procedure(
+    case_id: UUID, body: ProcedureIn, pool: PoolDep, directory: DirectoryDep, workdays: WorkdaysDep, who: _Handler
+) -> CaseHeadOut:
+    """Start a further procedure, for example that of a complaint."""
+    del who
+    await start(pool, directory, case_id, body.procedure, by=body.operator, is_working_day=workdays.is_working_day)
+    return CaseHeadOut.model_validate(await case_reading.read_line(pool, case_id))
+
+
+@router.post("/{case_id}/emergency", status_code=201)
+async def upgrade(
+    case_id: UUID, body: EmergencyIn, pool: PoolDep, directory: DirectoryDep, who: _Handler
+) -> EmergencyOut:
+    """Make an emergency of a request: everybody of that plan is called at once."""
+    del who
+    now = datetime.now(UTC)
+    emergency = await upgrade_case(pool, directory, case_id, kind=body.kind, by=body.operator, now=now)
+    return EmergencyOut(case_id=emergency, previous=case_id)

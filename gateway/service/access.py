@@ -39,6 +39,7 @@ class Right(StrEnum):
     ERASE_PERSONS = "erase persons"
     READ_TERMINALS = "read terminals"
     OPEN_TEST_WINDOWS = "open test windows"
+    COMMAND_TERMINALS = "command terminals"
     READ_QUARANTINE = "read the quarantine"
     SETTLE_QUARANTINE = "replay and dismiss messages of the quarantine"
     READ_STREAM = "read the stream"
@@ -58,7 +59,9 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
             Right.READ_METRICS,
         }
     ),
-    Role.INSTALLER: frozenset({Right.READ_TERMINALS, Right.OPEN_TEST_WINDOWS, Right.READ_QUARANTINE}),
+    Role.INSTALLER: frozenset(
+        {Right.READ_TERMINALS, Right.OPEN_TEST_WINDOWS, Right.COMMAND_TERMINALS, Right.READ_QUARANTINE}
+    ),
 }
 """The rights of every role. Nothing else in the program decides who may do what."""
 

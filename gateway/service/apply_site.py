@@ -409,10 +409,10 @@ class _Writer:
                 "site": self._site.site,
                 "id": name,
                 "kinds": new["kinds"],
-                "roles": new["roles"],
+                "roles": list(dict.fromkeys(entry["role"] for entry in new["roles"])),
                 "privacy": Jsonb(new["privacy"]),
                 "procedure": new["procedure"],
-                "details": Jsonb(new["details"]),
+                "details": Jsonb({name: new[name] for name in new if name not in ("kinds", "privacy", "procedure")}),
             },
         )
 

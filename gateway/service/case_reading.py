@@ -1,20 +1,19 @@
 """Reading: cases as a list and whole, the directory page by page, and what a signed link shows."""
 
-import base64
-import binascii
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID
 
 from gateway.domain import journal
-from gateway.domain.case import CaseState, DomainError, LegState, NotFound
+from gateway.domain.case import CaseState, LegState, NotFound
 from gateway.domain.directory import Address, Household, Party, Person
 from gateway.domain.location import Location
 from gateway.domain.privacy import Privacy, privacy_of
 from gateway.keyring import ErasedKey, Keyring
+from gateway.service.paging import NOT_OURS, BadCursor, Page, page_of, read_cursor
 from gateway.service.places import place_of
+from gateway.service.read_desk import Desk, desk_of
 from gateway.service.views import kinds_for
 from gateway.store import cases, quarantine, queries
 from gateway.store.cases import CaseRow, LegRow
@@ -34,12 +33,10 @@ from gateway.store.queries import (
 )
 
 __all__ = [
-    "BadCursor",
     "CaseFile",
     "HouseholdRecord",
     "LegFile",
     "LinkView",
-    "Page",
     "PartyRecord",
     "PersonRecord",
     "TimelineEntry",
@@ -55,54 +52,18 @@ __all__ = [
     "read_quarantine",
 ]
 
-T = TypeVar("T")
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NOT_OURS = "The cursor was not made by this gateway: begin without one."
-
-
-class BadCursor(DomainError):
-    """A cursor that we did not make."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Part of a list; ``cursor`` asks for the next part, None at the end."""
-
-    items: list[T]
-    cursor: str | None
-
-
-def _cursor(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
-
-
-def _after(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (binascii.Error, ValueError) as exc:
-        raise BadCursor(_NOT_OURS) from exc
-    if not text.isprintable():
-        raise BadCursor(_NOT_OURS)
-    return text
 
 
 def _before(cursor: str | None) -> tuple[datetime, UUID] | None:
-    text = _after(cursor)
+    text = read_cursor(cursor)
     if text is None:
         return None
     micros, _, name = text.partition(":")
     try:
         return _EPOCH + timedelta(microseconds=int(micros)), UUID(name)
     except (ValueError, OverflowError) as exc:
-        raise BadCursor(_NOT_OURS) from exc
-
-
-def _page(items: list[T], limit: int, mark: Callable[[T], str]) -> Page[T]:
-    """Make a page of up to `limit` of `items`, which were read with one more to see whether there are any."""
-    return Page(items[:limit], _cursor(mark(items[limit - 1])) if len(items) > limit else None)
+        raise BadCursor(NOT_OURS) from exc
 
 
 # Cases
@@ -133,7 +94,7 @@ async def list_cases(
             before=_before(cursor),
             limit=limit + 1,
         )
-    return _page(lines, limit, lambda line: f"{(line.opened_at - _EPOCH) // timedelta(microseconds=1)}:{line.id}")
+    return page_of(lines, limit, lambda line: f"{(line.opened_at - _EPOCH) // timedelta(microseconds=1)}:{line.id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +128,7 @@ class CaseFile:
     household: Household | None
     alarms: list[AlarmRow]
     legs: list[LegFile]
+    desk: Desk
     timeline: list[TimelineEntry]
     broken: journal.Break | None
     now: datetime
@@ -191,6 +153,7 @@ async def read_case(pool: Pool, directory: Directory, case_id: UUID) -> CaseFile
         answers = await queries.answers_of(conn, case_id)
         alarms = await queries.alarms_of(conn, case_id)
         chain = await queries.journal_of(conn, case_id)
+        desk = await desk_of(conn, case_id)
     return CaseFile(
         case=case,
         site=site,
@@ -209,6 +172,7 @@ async def read_case(pool: Pool, directory: Directory, case_id: UUID) -> CaseFile
             )
             for leg in legs
         ],
+        desk=desk,
         timeline=[_opened(directory.keyring, row) for row in chain],
         broken=journal.verify([row.entry for row in chain], head=bytes(case.journal_head), count=case.journal_n),
         now=now,
@@ -311,7 +275,7 @@ async def list_parties(
 ) -> Page[PartyRecord]:
     """Return parties by id."""
     async with pool.connection() as conn:
-        lines = await queries.parties(conn, district=district, role=role, after=_after(cursor), limit=limit + 1)
+        lines = await queries.parties(conn, district=district, role=role, after=read_cursor(cursor), limit=limit + 1)
     found = []
     for line in lines:
         record = _record(directory.keyring, line.key_id, line.wrapped, line.sealed, f"party {line.id}") or {}
@@ -319,7 +283,7 @@ async def list_parties(
         found.append(
             PartyRecord(line.id, line.role, line.district, line.active, record.get("name"), record.get("phone"), kinds)
         )
-    return _page(found, limit, lambda party: party.id)
+    return page_of(found, limit, lambda party: party.id)
 
 
 async def list_persons(
@@ -334,7 +298,7 @@ async def list_persons(
     """Return persons by id."""
     async with pool.connection() as conn:
         lines = await queries.persons(
-            conn, district=district, household=household, after=_after(cursor), limit=limit + 1
+            conn, district=district, household=household, after=read_cursor(cursor), limit=limit + 1
         )
     found = [
         PersonRecord(
@@ -345,7 +309,7 @@ async def list_persons(
         )
         for line in lines
     ]
-    return _page(found, limit, lambda record: record.line.id)
+    return page_of(found, limit, lambda record: record.line.id)
 
 
 async def list_households(
@@ -353,12 +317,12 @@ async def list_households(
 ) -> Page[HouseholdRecord]:
     """Return households by id."""
     async with pool.connection() as conn:
-        lines = await queries.households(conn, district=district, after=_after(cursor), limit=limit + 1)
+        lines = await queries.households(conn, district=district, after=read_cursor(cursor), limit=limit + 1)
     found = []
     for line in lines:
         record = _record(directory.keyring, line.key_id, line.wrapped, line.sealed, f"household {line.id}")
         found.append(HouseholdRecord(line, None if record is None else Address(**record)))
-    return _page(found, limit, lambda record: record.line.id)
+    return page_of(found, limit, lambda record: record.line.id)
 
 
 async def list_terminals(
@@ -373,9 +337,14 @@ async def list_terminals(
     """Return terminals by id, each with its newest state."""
     async with pool.connection() as conn:
         lines = await queries.terminals(
-            conn, district=district, household=household, silent_for=silent_for, after=_after(cursor), limit=limit + 1
+            conn,
+            district=district,
+            household=household,
+            silent_for=silent_for,
+            after=read_cursor(cursor),
+            limit=limit + 1,
         )
-    return _page(lines, limit, lambda line: line.id)
+    return page_of(lines, limit, lambda line: line.id)
 
 
 # The quarantine
@@ -385,13 +354,13 @@ async def list_quarantine(
     pool: Pool, *, state: str | None = None, district: str | None = None, cursor: str | None = None, limit: int = 50
 ) -> Page[Kept]:
     """Return messages that could not be read, newest first."""
-    text = _after(cursor)
+    text = read_cursor(cursor)
     if text is not None and not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise BadCursor(_NOT_OURS)
+        raise BadCursor(NOT_OURS)
     before = None if text is None else int(text)
     async with pool.connection() as conn:
         kept = await quarantine.listing(conn, before=before, state=state, district=district, limit=limit + 1)
-    return _page(kept, limit, lambda one: str(one.id))
+    return page_of(kept, limit, lambda one: str(one.id))
 
 
 async def read_quarantine(pool: Pool, number: int) -> Kept:

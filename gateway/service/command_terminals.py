@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from gateway.domain.case import NotFound, StateConflict
+from gateway.domain.commands import check_arguments
 from gateway.domain.plan import DURESS
 from gateway.domain.procedure import StepState, end_step
 from gateway.service.case_work import Work, WorkingDay, locked
@@ -40,8 +41,10 @@ async def give_command(
 
     Raises:
         NotFound: No such terminal or case.
-        StateConflict: The case is not about this terminal, or the person is threatened and the room must stay silent.
+        StateConflict: The arguments do not fit, the case is not about this terminal, or the person is threatened and
+            the room must stay silent.
     """
+    check_arguments(name, arguments)
     command = f"cmd_{uuid4().hex}"
     async with pool.connection() as conn, conn.transaction():
         if not await procedures.terminal_exists(conn, terminal):

@@ -36,6 +36,7 @@ __all__ = [
     "apply_change",
     "procedure_of",
     "start_procedure",
+    "store_procedure",
     "store_shipped",
 ]
 
@@ -78,6 +79,16 @@ async def store_shipped(pool: Pool) -> None:
     async with pool.connection() as conn, conn.transaction():
         for procedure in shipped().values():
             await _store(conn, procedure)
+
+
+async def store_procedure(pool: Pool, procedure: Procedure) -> None:
+    """Store a procedure at its version; storing it again changes nothing.
+
+    Raises:
+        DomainError: That version says something else already.
+    """
+    async with pool.connection() as conn, conn.transaction():
+        await _store(conn, procedure)
 
 
 async def _store(conn: Connection, procedure: Procedure) -> None:

@@ -149,16 +149,7 @@ class PlanEntry(Part):
 
     def definition(self) -> dict[str, Any]:
         """Return the plan as it is stored: versions of it are compared by this."""
-        return {
-            "kinds": list(self.kinds),
-            "roles": [entry.role for entry in self.roles],
-            "privacy": {role: level.value for role, level in self.privacy.items()},
-            "procedure": self.procedure,
-            "details": self.model_dump(
-                mode="json", include={"when", "delay", "jitter", "countdown", "language", "template"}
-            )
-            | {"roles": [entry.model_dump(mode="json") for entry in self.roles]},
-        }
+        return self.model_dump(mode="json", exclude={"id"})
 
 
 # What the shape alone cannot tell

@@ -312,7 +312,7 @@ async def tasks(
     seat: str | None = None,
     district: str | None = None,
     overdue: bool = False,
-    after: tuple[datetime, UUID] | None = None,
+    after: tuple[str, UUID] | None = None,
     limit: int,
 ) -> list[TaskLine]:
     """Return tasks of humans, the most urgent first: by deadline, those without one last."""

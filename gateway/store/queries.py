@@ -29,6 +29,7 @@ __all__ = [
     "case_of_leg",
     "drop_person",
     "figures",
+    "home_of",
     "households",
     "journal_of",
     "last_answer",
@@ -541,6 +542,22 @@ async def lock_person(conn: Connection, person: str) -> tuple[str, str, str, UUI
         """
         SELECT p.site_id, p.district, p.household_id, k.id, k.wrapped IS NULL
         FROM person p JOIN data_key k ON k.id = p.key_id WHERE p.id = %s FOR UPDATE
+        """,
+        (person,),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else (row[0], row[1], row[2], row[3], row[4])
+
+
+async def home_of(conn: Connection, person: str) -> tuple[str, str, int, datetime, str | None] | None:
+    """Return household, site, the site's revision, the time and the model of a terminal of a person in use."""
+    cursor = await conn.execute(
+        """
+        SELECT p.household_id, s.id, s.revision, onekey_now(),
+               (SELECT t.model FROM assignment a JOIN terminal t ON t.uid = a.terminal_uid
+                WHERE a.household_id = p.household_id AND a.until IS NULL AND t.active ORDER BY t.public_id LIMIT 1)
+        FROM person p JOIN household h ON h.id = p.household_id JOIN site s ON s.id = h.site_id
+        WHERE p.id = %s AND p.active AND h.active
         """,
         (person,),
     )

@@ -23,11 +23,13 @@ from gateway.config import Settings
 from gateway.domain.journal import verify
 from gateway.domain.outbox import PartyAnswer
 from gateway.keyring import Keyring
+from gateway.procedures.runner import Runner
 from gateway.service.access import RIGHTS, Right, Role, create_key, revoke_key
 from gateway.service.apply_site import apply_site
 from gateway.service.case_commands import Outcome, answer_leg, close_case
 from gateway.service.case_reading import read_link
 from gateway.service.quarantine import Misread, keep
+from gateway.service.run_procedures import store_shipped
 from gateway.site.load import load
 from gateway.store import events, journal, outbox
 from gateway.store.directory import Directory
@@ -63,11 +65,22 @@ async def leg_of(api: Api, case: UUID, role: str) -> Any:
 # Who may do what
 
 DOORS = {
-    Right.READ_CASES: [("GET", "/v1/cases"), ("GET", f"/v1/cases/{uuid4()}")],
+    Right.READ_CASES: [
+        ("GET", "/v1/cases"),
+        ("GET", f"/v1/cases/{uuid4()}"),
+        ("GET", "/v1/tasks"),
+        ("GET", f"/v1/tasks/{uuid4()}"),
+    ],
     Right.HANDLE_CASES: [
         ("POST", f"/v1/cases/{uuid4()}/acknowledgement"),
         ("POST", f"/v1/cases/{uuid4()}/safety"),
         ("POST", f"/v1/cases/{uuid4()}/closure"),
+        ("POST", f"/v1/cases/{uuid4()}/facts"),
+        ("POST", f"/v1/cases/{uuid4()}/handover"),
+        ("POST", f"/v1/cases/{uuid4()}/seat-b"),
+        ("POST", f"/v1/cases/{uuid4()}/procedures"),
+        ("POST", f"/v1/cases/{uuid4()}/emergency"),
+        ("POST", f"/v1/tasks/{uuid4()}/completion"),
     ],
     Right.ANSWER_LEGS: [("POST", f"/v1/legs/{uuid4()}/answers")],
     Right.READ_PARTIES: [("GET", "/v1/parties")],
@@ -75,6 +88,7 @@ DOORS = {
     Right.ERASE_PERSONS: [("POST", "/v1/persons/nobody/erasure")],
     Right.READ_TERMINALS: [("GET", "/v1/terminals")],
     Right.OPEN_TEST_WINDOWS: [("POST", "/v1/terminals/none/test-windows")],
+    Right.COMMAND_TERMINALS: [("POST", "/v1/terminals/none/commands")],
     Right.READ_QUARANTINE: [("GET", "/v1/quarantine"), ("GET", "/v1/quarantine/1")],
     Right.SETTLE_QUARANTINE: [("POST", "/v1/quarantine/1/replay"), ("POST", "/v1/quarantine/1/dismissal")],
     Right.READ_STREAM: [("GET", "/v1/stream?after=x")],  # a position that is none: the stream would not end
@@ -732,3 +746,77 @@ async def test_the_service_opens_its_own_pool(database: str, keyring: Keyring) -
             guide = await response.text()
         assert "/v1/cases/{case_id}/closure" in guide
         assert not re.search(r"<script|<link|src=", guide)
+
+
+# At a seat
+
+
+async def test_a_seat_sees_its_tasks_and_does_them(api: Api, pool: Pool, directory: Directory) -> None:
+    runner = Runner(
+        pool,
+        directory,
+        None,  # type: ignore[arg-type]  # nothing is sent to a terminal here
+        submit=lambda _: None,
+        worker=lambda: None,
+        is_working_day=lambda _: True,
+        rng=Random(1),
+    )
+    await store_shipped(pool)
+    case = (await press(pool, directory)).case_id
+    await runner.advance_due()
+    _, page = await api.call("GET", "/v1/tasks?limit=1")
+    assert (page["items"][0]["name"], page["items"][0]["clause"], page["items"][0]["owner"]) == ("take", "R16", None)
+    _, more = await api.call("GET", f"/v1/tasks?limit=5&cursor={page['cursor']}")
+    assert [task["name"] for task in more["items"]] == ["call-120"]
+    assert (await api.call("GET", "/v1/tasks?cursor=AAAA"))[0] == 400
+    await api.call("POST", f"/v1/cases/{case}/acknowledgement", body={"operator": "seat-7"})
+    _, mine = await api.call("GET", "/v1/tasks?operator=seat-7")
+    assert {task["name"] for task in mine["items"]} >= {"call-120"}
+    task = next(task for task in mine["items"] if task["name"] == "call-120")
+    path = f"/v1/tasks/{task['id']}/completion"
+    status, problem = await api.call("POST", path, body={"result": "perhaps", "operator": "seat-7"})
+    assert (status, "dispatched" in problem["detail"]) == (409, True)
+    for _ in range(2):
+        status, done = await api.call(
+            "POST", path, body={"result": "dispatched", "operator": "seat-7", "note": "3 号车"}
+        )
+        assert (status, done["state"], done["by_whom"]) == (200, "done", "operator:seat-7")
+    whole = await one_case(api, case)
+    assert {(fact["fact"], fact["role"]) for fact in whole["facts"]} == {("dispatched", "ambulance_120")}
+    assert next(leg["state"] for leg in whole["legs"] if leg["role"] == "ambulance_120") == "answered"
+    assert [one["procedure"] for one in whole["procedures"]] == ["nanjing-emergency"]
+    assert any(entry["data"].get("note") == "3 号车" for entry in whole["timeline"])
+    async with pool.connection() as conn:
+        told = await (await conn.execute("SELECT string_agg(data::text, '') FROM event")).fetchone()
+    assert told is not None
+    assert "3 号车" not in told[0], "what is private is in the journal alone"
+
+
+async def test_seats_facts_and_commands_by_api(api: Api, pool: Pool, directory: Directory) -> None:
+    await store_shipped(pool)
+    case = (await press(pool, directory)).case_id
+    base = f"/v1/cases/{case}"
+    assert (await api.call("POST", f"{base}/handover", body={"operator": "a", "to": "b", "reason": "x"}))[0] == 409
+    await api.call("POST", f"{base}/acknowledgement", body={"operator": "seat-7"})
+    status, head = await api.call(
+        "POST", f"{base}/handover", body={"operator": "seat-7", "to": "seat-9", "reason": "x"}
+    )
+    assert (status, head["owner"]) == (200, "seat-9")
+    assert (await api.call("POST", f"{base}/seat-b", body={"operator": "seat-3", "by": "seat-9"}))[0] == 200
+    wrong = {"fact": "dispatched", "about": "guardian", "operator": "seat-9"}
+    assert (await api.call("POST", f"{base}/facts", body=wrong))[0] == 409
+    assert (await api.call("POST", f"{base}/facts", body={"fact": "heard", "operator": "seat-9"}))[0] == 200
+    assert (await api.call("POST", f"{base}/facts", body={"fact": "safe", "operator": "seat-9"}))[0] == 422
+    ask = {"name": "locate", "operator": "seat-9", "case": str(case)}
+    status, command = await api.call("POST", f"/v1/terminals/{TERMINAL}/commands", body=ask)
+    assert (status, command["state"]) == (202, "due")
+    assert (await api.call("GET", f"/v1/commands/{command['id']}"))[1]["name"] == "locate"
+    assert (await api.call("POST", "/v1/terminals/none/commands", body={"name": "locate", "operator": "a"}))[0] == 404
+    assert (await api.call("POST", f"{base}/procedures", body={"procedure": "complaint", "operator": "a"}))[0] == 200
+    assert (await api.call("POST", f"{base}/procedures", body={"procedure": "complaint", "operator": "a"}))[0] == 409
+    whole = await one_case(api, case)
+    assert (whole["first_owner"], whole["owner"], whole["seat_b"]) == ("seat-7", "seat-9", "seat-3")
+    assert [one["name"] for one in whole["commands"]] == ["locate"]
+    service = (await press(pool, directory, kinds=("service",))).case_id
+    status, made = await api.call("POST", f"/v1/cases/{service}/emergency", body={"kind": "fall", "operator": "seat-9"})
+    assert (status, made["case_id"]) == (201, str(case)), "it joins the emergency that is open"

@@ -227,6 +227,13 @@ class Case:
             leg.cancel()
         leg.state = after
 
+    def settle(self, own: str) -> None:
+        """The role's own fact is there: nobody of it is called any more, everybody else is."""
+        for (role, name), leg in self.legs.items():
+            if role == own and name is not None and leg.state in ("pending", "delivered"):
+                leg.cancel()
+                leg.state = "answered"
+
     def close(self, outcome: str, *, taken: bool) -> None:
         self.state, self.safe, self.outcome = "closed", True, outcome
         for leg in self.legs.values():
@@ -278,15 +285,19 @@ class Gateway:
     def forget(self) -> None:
         """Begin anew: the directory stays, what happened goes."""
         with self.admin.transaction():
-            for table in ("quarantine", "answer", "attempt", "notice", "journal", "event", "alarm", "leg", "cases"):
+            for table in (
+                *("quarantine", "answer", "attempt", "notice", "journal", "event", "alarm", "leg"),
+                *("fact", "progress", "command", "step", "run", "cases"),
+            ):
                 self.admin.execute(f"DELETE FROM {table}".encode())
             self.admin.execute("DELETE FROM test_window")
             self.admin.execute("UPDATE terminal SET epoch = 1")
 
     def apply_with_duress(self, **changes: object) -> None:
         """Apply the site with another plan for duress."""
-        plans = tuple(plan.model_copy(update=changes) if plan.id == "duress" else plan for plan in SITE.plans)
-        self.run(apply_site(self.pool, self.keyring, SITE.model_copy(update={"plans": plans}), prune=False))
+        document = SITE.model_dump(mode="json", exclude_none=True)
+        document["plans"] = [plan | changes if plan["id"] == "duress" else plan for plan in document["plans"]]
+        self.run(apply_site(self.pool, self.keyring, Site.model_validate(document), prune=False))
 
     def raise_alarm(self, press: Press, *, worker: int | None = None) -> Raised:
         return self.run(raise_alarm(self.pool, self.directory, press, worker=worker))
@@ -676,6 +687,8 @@ class CaseMachine(RuleBasedStateMachine):
             with pytest.raises(StateConflict):
                 self.gateway.run(work)
             return
+        if case.owner is None:
+            case.settle("hotline")
         case.owner = operator
         assert self.gateway.run(work).owner == operator
 

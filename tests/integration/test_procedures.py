@@ -2,210 +2,37 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
-from random import Random
-from typing import Any
-from uuid import UUID
 
 import pytest
 
 from gateway.domain.case import Fact, StateConflict
-from gateway.domain.outbox import DueNotice, PartyAnswer, Sent, Tried
 from gateway.keyring import Keyring
-from gateway.procedures.runner import Runner
-from gateway.service.apply_site import apply_site
-from gateway.service.case_commands import acknowledge_case, answer_leg, close_case, mark_safe
+from gateway.service.case_commands import mark_safe
 from gateway.service.case_reading import read_case
-from gateway.service.due import lease_due
-from gateway.service.raise_alarm import Press, raise_alarm
-from gateway.service.record import record_attempts
 from gateway.service.command_terminals import record_result
-from gateway.service.desk import complete_task, set_fact
-from gateway.service.run_procedures import start_procedure, store_shipped
-from gateway.service.workdays import Workdays
-from gateway.site.load import load
-from gateway.site.model import Site
+from gateway.service.run_procedures import start_procedure
 from gateway.store import procedures
 from gateway.store.directory import Directory
-from gateway.store.pool import Pool, open_clocked_pool
-from tests.conftest import ROOT
-
-# A Friday afternoon before the national holiday of 2026, 15:00 in Nanjing.
-START = datetime(2026, 9, 25, 7, 0, tzinfo=UTC)
-WORKDAYS = Workdays()
-
-
-class Link:
-    """Stands where the broker is and keeps what goes to terminals."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, bytes]] = []
-
-    async def publish(self, topic: str, payload: bytes, *, qos: int = 0, timeout_s: float = 5.0) -> None:
-        self.sent.append((topic, payload))
-
-
-class Desk:
-    """A city: presses go in, time passes when the test says so, and the runner does what it does."""
-
-    def __init__(self, pool: Pool, directory: Directory, clock: list[datetime]) -> None:
-        self.pool = pool
-        self.directory = directory
-        self.link = Link()
-        self._clock = clock
-        self._seq = 0
-        self.started = clock[0]
-        self.runner = self.restarted()
-
-    def restarted(self) -> Runner:
-        """A runner that knows nothing of what was before."""
-        return Runner(
-            self.pool,
-            self.directory,
-            self.link,  # type: ignore[arg-type]
-            submit=lambda _: None,
-            worker=lambda: None,
-            is_working_day=WORKDAYS.is_working_day,
-            rng=Random(1),
-        )
-
-    async def press(self, terminal: str, *kinds: str, test: bool = False) -> UUID:
-        self._seq += 1
-        press = Press(
-            terminal=terminal,
-            transport="mqtt",
-            kinds=kinds or ("sos",),
-            received_at=self.now,
-            payload=b"{}",
-            digest=b"",
-            boot=1,
-            seq=self._seq,
-            test=test,
-        )
-        raised = await raise_alarm(self.pool, self.directory, press, worker=None)
-        await self.act()
-        return raised.case_id
-
-    @property
-    def now(self) -> datetime:
-        return self._clock[0]
-
-    async def act(self) -> None:
-        """Let the runner and the dispatcher do what is due now; every channel delivers."""
-        while await self.due():
-            await self.runner.advance_due()
-        await self.runner.send_commands()
-        leased = await lease_due(self.pool, self.directory, worker=1, holding=(), limit=500)
-        await self._deliver(leased)
-
-    async def due(self) -> bool:
-        async with self.pool.connection() as conn:
-            return bool(await procedures.due_cases(conn, limit=1))
-
-    async def _deliver(self, leased: list[DueNotice]) -> None:
-        tried = [Tried(notice=one, started_at=self.now, answered_at=self.now, outcome=Sent(200)) for one in leased]
-        if tried:
-            await record_attempts(self.pool, self.directory, tried, worker=None, rng=Random(1))
-
-    async def at(self, seconds: float) -> None:
-        """Let time pass until so many seconds after the start, waking whenever something wants to be looked at."""
-        until = self.started + timedelta(seconds=seconds)
-        while (wake := await self.next()) is not None and wake <= until:
-            self._clock[0] = max(self.now, wake)
-            await self.act()
-        self._clock[0] = until
-        await self.act()
-
-    async def next(self) -> datetime | None:
-        return (await self.rows("SELECT min(wake_at) FROM cases"))[0][0]  # type: ignore[no-any-return]
-
-    async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        async with self.pool.connection() as conn:
-            return await (await conn.execute(query, values)).fetchall()
-
-    async def open_tasks(self, case: UUID) -> set[str]:
-        found = await self.rows("SELECT name FROM step WHERE case_id = %s AND does = 'task' AND state = 'open'", case)
-        return {name for (name,) in found}
-
-    async def steps(self, case: UUID) -> dict[str, tuple[str, str | None, float]]:
-        """State, result and planned second of every step that has one."""
-        found = await self.rows("SELECT name, state, result, planned_at FROM step WHERE case_id = %s", case)
-        return {name: (state, result, (at - self.started).total_seconds()) for name, state, result, at in found}
-
-    async def done(self, case: UUID, name: str, result: str = "done", *, by: str = "seat-7") -> None:
-        ((task,),) = await self.rows("SELECT id FROM step WHERE case_id = %s AND name = %s", case, name)
-        await complete_task(
-            self.pool, self.directory, task, result=result, by=by, note=None, is_working_day=WORKDAYS.is_working_day
-        )
-        await self.act()
-
-    async def fact(self, case: UUID, fact: Fact, *, role: str = "operator", about: str | None = None) -> None:
-        await set_fact(
-            self.pool,
-            self.directory,
-            case,
-            fact,
-            role=role,
-            about=about,
-            by="seat-7",
-            is_working_day=WORKDAYS.is_working_day,
-        )
-        await self.act()
-
-    async def answer(self, case: UUID, role: str, answer: str) -> None:
-        rows = await self.rows("SELECT id FROM leg WHERE case_id = %s AND role = %s LIMIT 1", case, role)
-        await answer_leg(self.pool, self.directory, rows[0][0], PartyAnswer(answer), via="api")
-        await self.act()
-
-    async def told(self, case: UUID, role: str) -> list[str]:
-        """Why each message to a role was sent, in their order, without the further calls while nobody answers."""
-        rows = await self.rows(
-            "SELECT n.reason FROM notice n JOIN leg l ON l.id = n.leg_id WHERE n.case_id = %s AND l.role = %s "
-            "AND n.state = 'sent' AND n.reason <> 'unanswered' ORDER BY n.number",
-            case,
-            role,
-        )
-        return [reason for (reason,) in rows]
-
-    async def own(self, case: UUID, operator: str = "seat-7") -> None:
-        await acknowledge_case(self.pool, self.directory, case, operator=operator)
-        await self.act()
-
-    async def close(self, case: UUID, outcome: str = "helped", note: str | None = None) -> None:
-        await close_case(
-            self.pool, self.directory, case, outcome=outcome, confirmed_by="ambulance_120", note=note, worker=None
-        )
-        await self.act()
-
-
-async def _desk(database: str, directory: Directory, keyring: Keyring, city: str, agreed: bool) -> AsyncIterator[Desk]:
-    clock = [START]
-    document = load(ROOT / "examples" / f"{city}.yaml").site.model_dump(mode="json")
-    for household in document["households"]:
-        for person in household["persons"]:
-            person["agreements"] = ["dial_on_behalf"] if agreed else []
-    async with open_clocked_pool(database, clock=lambda: clock[0]) as pool:
-        await store_shipped(pool)
-        await apply_site(pool, keyring, Site.model_validate(document), prune=False)
-        yield Desk(pool, directory, clock)
+from tests.integration.desk import WORKDAYS, Desk, desk_in
 
 
 @pytest.fixture
 async def nanjing(database: str, directory: Directory, keyring: Keyring) -> AsyncIterator[Desk]:
-    async for desk in _desk(database, directory, keyring, "nanjing", agreed=False):
+    async with desk_in(database, directory, keyring, "nanjing") as desk:
         yield desk
 
 
 @pytest.fixture
 async def beijing(database: str, directory: Directory, keyring: Keyring) -> AsyncIterator[Desk]:
     """Everybody has signed that an operator may dial for them."""
-    async for desk in _desk(database, directory, keyring, "beijing", agreed=True):
+    async with desk_in(database, directory, keyring, "beijing", agreed=True) as desk:
         yield desk
 
 
 @pytest.fixture
 async def beijing_without(database: str, directory: Directory, keyring: Keyring) -> AsyncIterator[Desk]:
     """Nobody has signed."""
-    async for desk in _desk(database, directory, keyring, "beijing", agreed=False):
+    async with desk_in(database, directory, keyring, "beijing") as desk:
         yield desk
 
 
@@ -319,7 +146,8 @@ async def test_nanjing_calls_120_at_once_and_follows_the_person_to_the_hospital(
     await nanjing.done(case, "follow-up")
     await nanjing.done(case, "report")
     assert await nanjing.rows("SELECT ended_at IS NOT NULL FROM run") == [(True,)]
-    assert await nanjing.next() is None
+    await nanjing.at(60)
+    assert await nanjing.next() is None, "nothing is left that time alone would bring"
 
 
 async def test_one_role_knows_and_every_other_is_still_asked(nanjing: Desk) -> None:

@@ -1,0 +1,388 @@
+"""``onekey plan``, ``procedure`` and ``task``: what would happen, what has to happen, and who owes it."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from gateway.app import keyring_of
+from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
+from gateway.domain.case import DomainError, NotFound
+from gateway.domain.procedure import Change, ChangeKind, Does, Procedure
+from gateway.domain.simulation import Act, simulate
+from gateway.service.explain_plan import Explanation, explain
+from gateway.service.read_desk import TaskFile, list_tasks
+from gateway.service.run_procedures import store_procedure
+from gateway.service.workdays import Workdays
+from gateway.site.procedure_file import ProcedureFileError, dumped, load_procedure, procedure_from, shipped
+from gateway.store import procedures
+from gateway.store.directory import Directory
+from gateway.store.pool import open_pool
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
+
+_plan = typer.Typer(no_args_is_help=True, help="Response plans: who would be called, and how a procedure would run.")
+_procedure = typer.Typer(no_args_is_help=True, help="Procedures: timed steps of a case, as data.")
+_task = typer.Typer(no_args_is_help=True, help="Tasks of people at the seats.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.add_typer(_plan, name="plan")
+    app.add_typer(_procedure, name="procedure")
+    app.add_typer(_task, name="task")
+
+
+# ---------------------------------------------------------------- plans
+
+
+@_plan.command("explain")
+def explain_plan(
+    ctx: typer.Context,
+    person: Annotated[str, typer.Argument(help="Id of the person.")],
+    kind: Annotated[list[str] | None, typer.Option(help="Kind of alarm; may be given several times.")] = None,
+    at: Annotated[datetime | None, typer.Option(help="Local time of the press; now if not given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say who would be called now, how, in which order, until when, and what is missing. Nothing is sent."""
+    settings = settings_of(ctx)
+    keyring = keyring_of(settings)
+
+    async def work() -> Explanation:
+        async with open_pool(settings.database_url, name="cli", size=1) as pool:
+            moment = None if at is None else at.astimezone(UTC)
+            return await explain(pool, Directory(keyring), person, kinds=tuple(kind or ("sos",)), at=moment)
+
+    found = asynchronous(work())
+    if as_json:
+        show_json(_as_document(found))
+        return
+    delay = f", told after up to {_span(found.delay)} unless it is over by then" if found.delay else ""
+    out.print(
+        f"[bold]{escape(person)}[/] in {escape(found.household)}: {', '.join(found.kinds)} is "
+        f"[bold]{found.case_class}[/] by plan {', '.join(found.plans) or 'none'}{delay}",
+        highlight=False,
+    )
+    table = Table(title="Called at once, each until its own fact is there", title_justify="left")
+    for column in ("role", "party", "calls", "until", "by", "then", "may know"):
+        table.add_column(column, overflow="fold")
+    for call in found.calls:
+        who = "[red]nobody[/]" if call.party is None else f"{escape(call.name or '')} ({escape(call.party)})"
+        if call.origin != "plan":
+            who += f" [dim]{call.origin}{'' if call.instead_of is None else f' for {call.instead_of}'}[/]"
+        calls = f"[yellow]{escape(call.problem)}[/]" if call.problem else _calls(call.calls)
+        by = "" if call.deadline is None else _span(call.deadline)
+        table.add_row(call.role, who, calls, call.until, by, ", ".join(call.then), call.privacy)
+    out.print(table)
+    out.print(f"Procedure: {', '.join(found.procedures) or 'none'} [dim](onekey plan simulate …)[/]", highlight=False)
+    for what in found.missing:
+        out.print(f"[yellow]missing[/]  {escape(what)}", highlight=False)
+    if not found.missing:
+        out.print("[green]nothing is missing[/]")
+
+
+def _as_document(found: Explanation) -> dict[str, object]:
+    return {
+        "household": found.household,
+        "kinds": list(found.kinds),
+        "class": found.case_class,
+        "plans": list(found.plans),
+        "procedures": list(found.procedures),
+        "told_after_s": found.delay.total_seconds(),
+        "calls": [
+            {
+                "role": call.role,
+                "party": call.party,
+                "origin": call.origin,
+                "instead_of": call.instead_of,
+                "calls": [{"after_s": after.total_seconds(), "channel": channel} for after, channel in call.calls],
+                "until": call.until,
+                "deadline_s": None if call.deadline is None else call.deadline.total_seconds(),
+                "then": list(call.then),
+                "privacy": call.privacy,
+                "problem": call.problem,
+            }
+            for call in found.calls
+        ],
+        "missing": list(found.missing),
+    }
+
+
+def _calls(calls: tuple[tuple[timedelta, str], ...]) -> str:
+    shown = [f"{_span(after)} {channel}" for after, channel in calls[:3]]
+    return ", ".join(shown) + (f" … {len(calls)} in all" if len(calls) > 3 else "")
+
+
+def _span(duration: timedelta) -> str:
+    seconds = round(duration.total_seconds())
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7200:
+        return f"{seconds // 60} min" + (f" {seconds % 60} s" if seconds % 60 else "")
+    hours = seconds // 3600
+    return f"{hours} h" + (f" {seconds % 3600 // 60} min" if seconds % 3600 // 60 else "")
+
+
+_DO = re.compile(r"(?P<step>[a-z0-9-]+)=(?P<result>[a-z0-9_]+)@(?P<s>\d+)")
+_SAY = re.compile(r"(?P<signal>[a-z_]+(:[a-z0-9_]+)?)@(?P<s>\d+)")
+
+
+@_plan.command("simulate")
+def simulate_plan(
+    ctx: typer.Context,
+    procedure: Annotated[str, typer.Argument(help="Id of a procedure, or a file.")],
+    people: Annotated[str, typer.Option(help="nobody: no task is done; prompt: each is done at once.")] = "nobody",
+    do: Annotated[list[str] | None, typer.Option(help="STEP=RESULT@SECONDS: a task that is done then.")] = None,
+    say: Annotated[
+        list[str] | None, typer.Option(help="FACT@SECONDS: owned, heard, on_scene, informed:guardian, closed …")
+    ] = None,
+    flag: Annotated[list[str] | None, typer.Option(help="What holds: test, duress, agreed:dial_on_behalf …")] = None,
+    start: Annotated[datetime | None, typer.Option(help="Local time of the press; now if not given.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=24 * 60, help="How long to look.")] = 72,
+    as_json: Json = False,
+) -> None:
+    """Run a procedure on a virtual clock and draw its timeline. No database is needed for those that are shipped."""
+    found = _find(ctx, procedure)
+    settings = settings_of(ctx, running=False)
+    zone = ZoneInfo("Asia/Shanghai")
+    begins = (start.replace(tzinfo=zone) if start is not None else datetime.now(zone)).astimezone(UTC)
+    acts = [_act(text, begins, _DO, "STEP=RESULT@SECONDS") for text in do or ()]
+    acts += [_act(text, begins, _SAY, "FACT@SECONDS") for text in say or ()]
+    if people not in ("nobody", "prompt"):
+        raise DomainError("--people is nobody or prompt")
+
+    def prompt(change: Change) -> Act | None:
+        step = change.step
+        if step.ends_with and not set(step.results) - {"done"}:
+            return None  # what only a fact ends
+        return Act(at=change.at + timedelta(seconds=5), step=step.id, result=step.results[0])
+
+    happened = simulate(
+        found,
+        acts,
+        start=begins,
+        until=begins + timedelta(hours=hours),
+        flags=frozenset(flag or ()),
+        is_working_day=Workdays.load(settings.calendar).is_working_day,
+        people=prompt if people == "prompt" else lambda _: None,
+    )
+    if as_json:
+        show_json([_line(change, begins) for change in happened])
+        return
+    _draw(found, happened, begins, zone)
+
+
+def _act(text: str, begins: datetime, form: re.Pattern[str], wanted: str) -> Act:
+    match = form.fullmatch(text)
+    if match is None:
+        raise DomainError(f"{text} is not of the form {wanted}")
+    found = match.groupdict()
+    return Act(
+        at=begins + timedelta(seconds=int(found["s"])),
+        step=found.get("step"),
+        result=found.get("result"),
+        signal=found.get("signal"),
+    )
+
+
+def _line(change: Change, begins: datetime) -> dict[str, object]:
+    row = change.row
+    return {
+        "after_s": (change.at - begins).total_seconds(),
+        "at": change.at,
+        "step": change.step.id,
+        "does": change.step.does,
+        "what": change.kind,
+        "result": row.result,
+        "due_at": row.due_at,
+        "seat": change.step.seat,
+        "clause": change.step.clause,
+    }
+
+
+_COLOURS = {
+    ChangeKind.START: "cyan",
+    ChangeKind.END: "green",
+    ChangeKind.BREACH: "bold red",
+    ChangeKind.SKIP: "dim",
+    ChangeKind.CANCEL: "yellow",
+}
+_MARKS = {
+    ChangeKind.START: "▶",
+    ChangeKind.END: "✔",
+    ChangeKind.BREACH: "!",
+    ChangeKind.SKIP: "·",
+    ChangeKind.CANCEL: "✘",
+}
+
+
+def _draw(procedure: Procedure, happened: list[Change], begins: datetime, zone: ZoneInfo) -> None:
+    title = (
+        f"{procedure.id} version {procedure.version}: {procedure.title.get('en', '')} {procedure.title.get('zh', '')}"
+    )
+    table = Table(title=title, title_justify="left")
+    for column in ("after", "at", "", "step", "seat", "what", "due", "clause"):
+        table.add_column(column, overflow="fold")
+    for change in happened:
+        step, row, colour = change.step, change.row, _COLOURS[change.kind]
+        immediate = change.kind is ChangeKind.START and step.does in (Does.TELL, Does.WITHDRAW)
+        word = "done" if immediate else {ChangeKind.START: "begins", ChangeKind.BREACH: "is late"}.get(change.kind)
+        said = word or (f"ends: {row.result}" if change.kind is ChangeKind.END else change.kind.value)
+        title_of = step.title.get("en") or next(iter(step.title.values()))
+        due = "" if row.due_at is None or change.kind is not ChangeKind.START else _span(row.due_at - change.at)
+        table.add_row(
+            f"+{_span(change.at - begins)}",
+            change.at.astimezone(zone).strftime("%m-%d %H:%M:%S"),
+            f"[{colour}]{_MARKS[change.kind]}[/]",
+            step.id,
+            str(step.seat or step.does),
+            f"[{colour}]{said}[/] {escape(title_of)}",
+            due,
+            step.clause,
+        )
+    out.print(table)
+
+
+# ---------------------------------------------------------------- procedures
+
+
+def _find(ctx: typer.Context, name: str) -> Procedure:
+    if name.endswith((".yaml", ".yml")):
+        return _load(Path(name))
+    if name in shipped():
+        return shipped()[name]
+    settings = settings_of(ctx)
+
+    async def read() -> list[dict[str, object]]:
+        async with open_pool(settings.database_url, name="cli", size=1) as pool, pool.connection() as conn:
+            return await procedures.bodies(conn)
+
+    found = next((body for body in asynchronous(read()) if body["procedure"] == name), None)
+    if found is None:
+        raise NotFound(f"There is no procedure {name}; shipped are {', '.join(shipped())}.")
+    return procedure_from(found)
+
+
+def _load(file: Path) -> Procedure:
+    try:
+        return load_procedure(file)
+    except ProcedureFileError as exc:
+        for line in str(exc).splitlines():
+            err.print(f"[red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from exc
+
+
+@_procedure.command("list")
+def list_procedures(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the procedures that are shipped, and those of the database where one is known."""
+    known = {(one.id, one.version): ("shipped", one) for one in shipped().values()}
+    settings = settings_of(ctx)
+    if settings.database is not None:
+
+        async def read() -> list[dict[str, object]]:
+            async with open_pool(settings.database_url, name="cli", size=1) as pool, pool.connection() as conn:
+                return await procedures.bodies(conn)
+
+        for body in asynchronous(read()):
+            one = procedure_from(body)
+            known.setdefault((one.id, one.version), ("added", one))
+    rows = [
+        [one.id, str(one.version), where, f"{one.title.get('en', '')} {one.title.get('zh', '')}", str(len(one.steps))]
+        for where, one in known.values()
+    ]
+    if as_json:
+        show_json([dict(zip(("id", "version", "from", "title", "steps"), row, strict=True)) for row in rows])
+    else:
+        show_table("Procedures", ["id", "version", "from", "title", "steps"], rows)
+
+
+@_procedure.command("show")
+def show_procedure(ctx: typer.Context, name: str, as_json: Json = False) -> None:
+    """Show the steps of a procedure: what, when, who, by when, and what asks for it."""
+    found = _find(ctx, name)
+    if as_json:
+        show_json(dumped(found))
+        return
+    rows = [
+        [
+            step.id,
+            str(step.seat or step.does),
+            f"{step.title.get('zh', '')}\n{step.title.get('en', '')}",
+            "\nand ".join(step.after) + (f"\nafter {_span(step.delay)}" if step.delay else ""),
+            str(dumped(found)["steps"][number]["within"] or ""),
+            ", ".join(step.results),
+            step.clause,
+        ]
+        for number, step in enumerate(found.steps)
+    ]
+    show_table(
+        f"{found.id} version {found.version} ({found.source})",
+        ["step", "seat", "what", "after", "within", "ends with", "clause"],
+        rows,
+    )
+
+
+@_procedure.command("check")
+def check_procedure(file: Annotated[Path, typer.Argument(help="A procedure file (YAML).")]) -> None:
+    """Check a procedure file."""
+    found = _load(file)
+    out.print(f"[green]ok[/]  {found.id} version {found.version}, {len(found.steps)} steps", highlight=False)
+
+
+@_procedure.command("add")
+def add_procedure(ctx: typer.Context, file: Annotated[Path, typer.Argument(help="A procedure file (YAML).")]) -> None:
+    """Add a procedure, or a new version of one. Cases that run keep the version that they began with."""
+    found = _load(file)
+    settings = settings_of(ctx)
+
+    async def work() -> None:
+        async with open_pool(settings.database_url, name="cli", size=1) as pool:
+            await store_procedure(pool, found)
+
+    asynchronous(work())
+    out.print(f"[green]added[/]  {found.id} version {found.version}", highlight=False)
+
+
+# ---------------------------------------------------------------- tasks
+
+
+@_task.command("list")
+def show_tasks(
+    ctx: typer.Context,
+    operator: Annotated[str | None, typer.Option(help="Only what this seat owes.")] = None,
+    overdue: Annotated[bool, typer.Option("--overdue", help="Only what is late.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """List what people owe, the most urgent first."""
+    settings = settings_of(ctx)
+
+    async def read() -> list[TaskFile]:
+        async with open_pool(settings.database_url, name="cli", size=1) as pool:
+            page = await list_tasks(pool, state="open", operator=operator, overdue=overdue, limit=limit)
+            return page.items
+
+    files = asynchronous(read())
+    if as_json:
+        show_json([file.fields() for file in files])
+        return
+    now = datetime.now(UTC)
+    rows = []
+    for file in files:
+        line = file.line
+        left = "" if line.due_at is None else _left(line.due_at - now)
+        rows.append(
+            [left, str(line.owner or line.seat), file.step.title.get("zh", ""), file.step.clause, str(line.case_id)]
+        )
+    show_table("Open tasks", ["left", "who", "what", "clause", "case"], rows)
+
+
+def _left(left: timedelta) -> str:
+    return _span(left) if left > timedelta(0) else f"[bold red]late by {_span(-left)}[/]"
