@@ -391,7 +391,8 @@ async def _join(
     moved = place is not None and better(place, old, now=origin.now)
     # What the case began with stays in force (an open case keeps its plans); kinds new to it bring theirs.
     begun = await directory.plans_of(conn, around.site.id, case.plans)
-    fresh, uncovered = _applying([kind for kind in press.kinds if kind not in case.kinds], around, origin)
+    news = [kind for kind in press.kinds if kind not in (*case.kinds, UNREADABLE)]
+    fresh, uncovered = _applying(news, around, origin)
     case = replace(
         case,
         kinds=kinds,

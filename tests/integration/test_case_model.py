@@ -716,7 +716,7 @@ class CaseMachine(RuleBasedStateMachine):
             case.id,
             outcome=outcome,
             confirmed_by=confirmed_by,
-            note=None,
+            note="why",
             worker=worker,
         )
         unsafe = case.of_class == "emergency" and not case.safe and confirmed_by is None
@@ -976,7 +976,7 @@ def test_channels_and_people_do_not_wait_for_each_other(gateway: Gateway) -> Non
         await asyncio.gather(
             record_attempts(pool, directory, tried, worker=None, rng=Random(1)),
             answer_leg(pool, directory, raised.notices[0].leg_id, PartyAnswer("coming"), via="api"),
-            close_case(pool, directory, raised.case_id, outcome="helped", confirmed_by="daughter", note=None),
+            close_case(pool, directory, raised.case_id, outcome="helped", confirmed_by="daughter", note="why"),
         )
 
     for seq in range(20):
@@ -1006,7 +1006,7 @@ def test_a_repeat_that_knows_where_moves_the_case(gateway: Gateway) -> None:
 def test_after_the_closure_only_a_copy_of_the_broker_is_the_old_press(gateway: Gateway, copy: bool) -> None:
     press = pressed("box", "sos", boot=0, seq=0, pressed_at=datetime.now(UTC))
     case = gateway.raise_alarm(press).case_id
-    gateway.run(close_case(gateway.pool, gateway.directory, case, outcome="helped", confirmed_by="daughter", note=None))
+    gateway.run(close_case(gateway.pool, gateway.directory, case, outcome="helped", confirmed_by="daughter", note="why"))
     again = gateway.raise_alarm(replace(press, copy=copy))
     assert again.how == ("repeated" if copy else "opened")
     assert (again.case_id == case) == copy
@@ -1017,11 +1017,11 @@ def test_whoever_closes_ends_no_press_that_they_did_not_see(gateway: Gateway) ->
     gateway.raise_alarm(pressed("box", "sos", boot=0, seq=1))
     pool, directory = gateway.pool, gateway.directory
     with pytest.raises(StateConflict, match="pressed again"):
-        gateway.run(close_case(pool, directory, case, outcome="helped", confirmed_by="a", note=None, urgency=1))
+        gateway.run(close_case(pool, directory, case, outcome="helped", confirmed_by="a", note="why", urgency=1))
     with pytest.raises(StateConflict, match="pressed again"):
         gateway.run(mark_safe(pool, directory, case, by="a", urgency=1))
     assert gateway.rows(f"SELECT state FROM cases WHERE id = '{case}'")[0].state == "open"
-    gateway.run(close_case(pool, directory, case, outcome="helped", confirmed_by="a", note=None, urgency=2))
+    gateway.run(close_case(pool, directory, case, outcome="helped", confirmed_by="a", note="why", urgency=2))
 
 
 def test_an_answer_that_was_held_up_on_its_way_does_not_answer_the_new_press(gateway: Gateway) -> None:
