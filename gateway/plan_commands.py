@@ -1,5 +1,6 @@
 """``onekey plan``, ``procedure`` and ``task``: what would happen, what has to happen, and who owes it."""
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -224,30 +225,69 @@ _MARKS = {
 
 
 def _draw(procedure: Procedure, happened: list[Change], begins: datetime, zone: ZoneInfo) -> None:
-    title = (
-        f"{procedure.id} version {procedure.version}: {procedure.title.get('en', '')} {procedure.title.get('zh', '')}"
-    )
-    table = Table(title=title, title_justify="left")
-    for column in ("after", "at", "", "step", "seat", "what", "due", "clause"):
-        table.add_column(column, overflow="fold")
+    title = f"{procedure.title.get('en', '')} {procedure.title.get('zh', '')}"
+    out.print(f"[bold]{procedure.id}[/] version {procedure.version}: {escape(title)}", highlight=False)
+    out.print(f"[dim]begins {begins.astimezone(zone):%Y-%m-%d %H:%M:%S} {zone.key}[/]\n", highlight=False)
+    grid = Table.grid(padding=(0, 1))
     for change in happened:
-        step, row, colour = change.step, change.row, _COLOURS[change.kind]
-        immediate = change.kind is ChangeKind.START and step.does in (Does.TELL, Does.WITHDRAW)
-        word = "done" if immediate else {ChangeKind.START: "begins", ChangeKind.BREACH: "is late"}.get(change.kind)
-        said = word or (f"ends: {row.result}" if change.kind is ChangeKind.END else change.kind.value)
-        title_of = step.title.get("en") or next(iter(step.title.values()))
-        due = "" if row.due_at is None or change.kind is not ChangeKind.START else _span(row.due_at - change.at)
-        table.add_row(
+        step, colour = change.step, _COLOURS[change.kind]
+        seat = "" if step.seat is None else f"seat {step.seat}" if len(step.seat) == 1 else str(step.seat)
+        name = step.title.get("en") or next(iter(step.title.values()))
+        grid.add_row(
+            f"[dim]{change.at.astimezone(zone):%m-%d %H:%M:%S}[/]",
             f"+{_span(change.at - begins)}",
-            change.at.astimezone(zone).strftime("%m-%d %H:%M:%S"),
             f"[{colour}]{_MARKS[change.kind]}[/]",
-            step.id,
-            str(step.seat or step.does),
-            f"[{colour}]{said}[/] {escape(title_of)}",
-            due,
-            step.clause,
+            f"[bold]{step.id}[/] [{colour}]{_said(change)}[/] {escape(name)} [dim]{seat or step.does} {step.clause}[/]",
         )
-    out.print(table)
+    out.print(grid, highlight=False)
+    out.print()
+    _draw_bars(procedure, happened, begins)
+
+
+def _said(change: Change) -> str:
+    match change.kind:
+        case ChangeKind.START if change.step.does in (Does.TELL, Does.WITHDRAW):
+            return "done:"
+        case ChangeKind.START:
+            due = change.row.due_at
+            return "begins:" if due is None else f"begins, {_span(due - change.at)}:"
+        case ChangeKind.END:
+            return f"ends with {change.row.result}:"
+        case ChangeKind.BREACH:
+            return "is late:"
+        case _:
+            return f"is {'skipped' if change.kind is ChangeKind.SKIP else 'cancelled'}:"
+
+
+_WIDTH = 46
+
+
+def _draw_bars(procedure: Procedure, happened: list[Change], begins: datetime) -> None:
+    """Draw one bar for each step that began, on a logarithmic scale from seconds to days."""
+    newest = {change.step.id: change.row for change in happened}
+    last = max([change.at for change in happened] + [row.due_at for row in newest.values() if row.due_at is not None])
+    whole = math.log1p(max(1.0, (last - begins).total_seconds()))
+
+    def place(at: datetime) -> int:
+        return round(_WIDTH * math.log1p(max(0.0, (at - begins).total_seconds())) / whole)
+
+    for step in procedure.steps:
+        row = newest.get(step.id)
+        if row is None or row.started_at is None:
+            continue
+        starts, stops = place(row.planned_at), place(row.ended_at or last)
+        bar = list(" " * starts + "█" * max(1, stops - starts) + " " * (_WIDTH + 1 - max(stops, starts + 1)))
+        if row.due_at is not None:
+            bar[min(place(row.due_at), _WIDTH)] = "▎" if row.breached_at is None else "!"
+        colour = "red" if row.breached_at is not None else "green" if row.ended_at is not None else "cyan"
+        out.print(f"{step.id[:18]:18} [{colour}]{''.join(bar)}[/] {row.result or row.state.value}", highlight=False)
+    marks = [(1, "1s"), (10, "10s"), (60, "1m"), (600, "10m"), (3600, "1h"), (86_400, "1d"), (604_800, "1w")]
+    axis = [" "] * (_WIDTH + 4)
+    for seconds, name in marks:
+        at = round(_WIDTH * math.log1p(seconds) / whole)
+        if at <= _WIDTH:
+            axis[at : at + len(name)] = name
+    out.print(f"[dim]{'':18} {''.join(axis)}[/]", highlight=False)
 
 
 # ---------------------------------------------------------------- procedures
