@@ -191,6 +191,7 @@ class CaseHeadOut(Out):
     kinds: Annotated[list[str], Field(description="Everything that was reported, the first press first.")]
     urgency: Annotated[int, Field(ge=1, description="1 for the first press, one more for every further one.")]
     test: Annotated[bool, Field(description="A drill or test inside a window that the gateway opened.")]
+    drill_id: Annotated[UUID | None, Field(description="The drill that it belongs to.")] = None
     received_at: Annotated[UtcDatetime, Field(description="When the first press reached the gateway.")]
     opened_at: UtcDatetime
     owner: Annotated[str | None, Field(description="Who is responsible to the end.")] = None
@@ -216,6 +217,7 @@ class AlarmOut(Out):
     transport: Annotated[str, Field(description="How it came: mqtt, sms, tcp …")]
     kinds: list[str]
     test: bool
+    drill_id: Annotated[UUID | None, Field(description="The drill that it belongs to.")] = None
     pressed_at: Annotated[UtcDatetime | None, Field(description="The terminal's word, which may be wrong.")] = None
     received_at: Annotated[UtcDatetime, Field(description="When it reached the gateway.")]
     stored_at: UtcDatetime

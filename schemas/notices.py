@@ -77,6 +77,9 @@ class NoticeData(_Out):
     leg: Annotated[UUID, Field(description="Your obligation in this case; answers go to it.")]
     number: Annotated[int, Field(ge=1, description="Counts the notices of this leg: 1 is the alert.")]
     test: Annotated[bool, Field(description="True: a drill or test press. Nobody is in need.")]
+    drill: Annotated[
+        UUID | None, Field(description="The drill that it belongs to; null: a test, or the real thing.")
+    ] = None
     reason: Annotated[
         Literal[
             "alarm",

@@ -32,6 +32,7 @@ class CaseView:
     location: Mapping[str, Any] | None
     problem: str | None
     outcome: str | None = None
+    drill: UUID | None = None
     privacy: Mapping[str, str] = field(default_factory=dict)
 
 

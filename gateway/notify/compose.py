@@ -37,6 +37,7 @@ def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> Noti
             leg=notice.leg_id,
             number=notice.number,
             test=case.test,
+            drill=case.drill,
             reason=notice.reason,
             party=PartyRef(id=notice.party.id, role=notice.role, name=notice.party.name),
             district=case.district,
@@ -97,7 +98,7 @@ def _text(case: CaseView, notice: DueNotice, level: Privacy, today: date) -> str
     """Say in one sentence what happened, to whom and where."""
     language = "zh" if (notice.language or case.locale).startswith("zh") else "en"
     words = _ZH if language == "zh" else _EN
-    lead = (words.test if case.test else "") + words.leads.get(notice.reason, words.lead)
+    lead = (words.drill if case.drill else words.test if case.test else "") + words.leads.get(notice.reason, words.lead)
     what = words.comma.join(words.kinds.get(kind, kind) for kind in case.kinds)
     people = () if case.household is None or level is Privacy.NEIGHBOUR else case.household.persons
     who = words.comma.join(person.name + _age(person, words, today) for person in people)
@@ -132,6 +133,7 @@ class _Words:
     leads: Mapping[str, str]
     lead: str
     test: str
+    drill: str
     terminal: str
     nowhere: str
     age: str
@@ -152,6 +154,7 @@ _ZH = _Words(
     },
     lead="【求助】",
     test="【测试】",
+    drill="【演练】",
     terminal="终端",
     nowhere="来源不明",
     age="（{}岁）",
@@ -171,6 +174,7 @@ _EN = _Words(
     },
     lead="HELP: ",
     test="TEST ",
+    drill="DRILL ",
     terminal="terminal",
     nowhere="from nobody knows where",
     age=" ({})",

@@ -16,6 +16,7 @@ from gateway.domain.outbox import DueNotice
 from gateway.domain.plan import DURESS
 from gateway.links.mqtt import LinkDown, MqttLink
 from gateway.service.command_terminals import expire_commands
+from gateway.service.drills import drive_drills
 from gateway.service.run_procedures import advance_case, store_shipped
 from gateway.store import procedures
 from gateway.store.directory import Directory
@@ -66,6 +67,7 @@ class Runner:
             busy = await self.advance_due()
             await self.send_commands()
             await self.send_progress()
+            self._submit(await drive_drills(self._pool, self._directory, worker=self._worker()))
             if not busy:
                 await asyncio.sleep(_LOOK_EVERY_S * self._rng.uniform(0.8, 1.2))
 

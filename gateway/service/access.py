@@ -39,6 +39,7 @@ class Right(StrEnum):
     ERASE_PERSONS = "erase persons"
     READ_TERMINALS = "read terminals"
     OPEN_TEST_WINDOWS = "open test windows"
+    RUN_DRILLS = "plan, start and end drills"
     COMMAND_TERMINALS = "command terminals"
     READ_QUARANTINE = "read the quarantine"
     SETTLE_QUARANTINE = "replay and dismiss messages of the quarantine"

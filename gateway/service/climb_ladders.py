@@ -94,7 +94,9 @@ async def _step_in(work: Work, legs: list[LegRow], leg: LegRow) -> None:
             for known in site.fallback
             if known.id not in told and known.channels
         ]
-    if work.case.test:
+    if work.case.taking_part is not None:
+        helpers = [one for one in helpers if one.party is not None and one.party.id in work.case.taking_part]
+    elif work.case.test:
         helpers = [one for one in helpers if one.role not in NEVER_IN_A_TEST]
     added, notices = await fan_out.add_legs(
         work.conn, work.case, helpers, around=work.around, worker=work.worker, now=work.now

@@ -34,7 +34,7 @@ from gateway.service import fan_out
 from gateway.service.moving import improve_location
 from gateway.service.places import best_location, place_of, record_of
 from gateway.service.views import Surroundings, agreements_of, case_key
-from gateway.store import cases, events, outbox
+from gateway.store import cases, drills, events, outbox
 from gateway.store.cases import CaseRow, LegRow, NewAlarm
 from gateway.store.directory import Directory, Origin
 from gateway.store.journal import Head, Note, Writer
@@ -53,6 +53,7 @@ class NoSite(DomainError):
 class Press:
     """An alarm as it came in, whatever brought it. ``pressed_at`` is the terminal's word, ``received_at`` ours.
 
+    ``drill``: the drill whose scenario makes it; nobody pressed.
     ``copy``: the broker may send this once more on its own account (retained, or kept for a session that came back),
     so the very same bytes are no new press, however their case stands.
     """
@@ -70,6 +71,7 @@ class Press:
     battery_pct: int | None = None
     signal_dbm: int | None = None
     test: bool = False
+    drill: UUID | None = None
     copy: bool = False
     problems: tuple[str, ...] = ()
 
@@ -109,7 +111,8 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     """Do the work of `raise_alarm` in the caller's transaction."""
     origin = await directory.origin(conn, press.terminal)
     around, problem = await _surroundings(conn, directory, press, origin)
-    test = press.test and origin.in_test_window
+    test = press.drill is not None or (press.test and origin.in_test_window)
+    drill = (press.drill or origin.drill) if test else None
     case_class = classify(press.kinds, test=test)
     household = around.household
     subject = keys.subject(household=None if household is None else household.id, terminal=press.terminal)
@@ -144,7 +147,9 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     if before.case is None:
         applying, uncovered = _applying(press.kinds, around, origin)
         new = _new_case(press, origin, around, alarm_id, case_class, subject, problem, applying, previous=before.newest)
-        legs = _legs(applying, uncovered, around, case_class=case_class)
+        if drill is not None:
+            new = replace(new, drill_id=drill, taking_part=await drills.participants(conn, drill))
+        legs = _legs(applying, uncovered, around, case_class=case_class, taking_part=new.taking_part)
         spread = (alarm_id.int % 1_000_000) / 1_000_000  # the same on every replica
         delay = delay_of(press.kinds, applying, case_class=case_class, spread=spread)
         raised = await _open(conn, press, origin, around, new, legs, delay, worker=worker)
@@ -172,6 +177,7 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
             signal_dbm=press.signal_dbm,
             problems=list(press.problems),
             digest=press.digest,
+            drill_id=drill,
         ),
     )
     return raised
@@ -227,7 +233,12 @@ def _applying(kinds: Sequence[str], around: Surroundings, origin: Origin) -> tup
 
 
 def _legs(
-    applying: Sequence[Plan], uncovered: Sequence[str], around: Surroundings, *, case_class: CaseClass
+    applying: Sequence[Plan],
+    uncovered: Sequence[str],
+    around: Surroundings,
+    *,
+    case_class: CaseClass,
+    taking_part: Sequence[str] | None,
 ) -> list[PlannedLeg]:
     household = around.household
     return legs_of(
@@ -237,6 +248,7 @@ def _legs(
         fallback=around.site.fallback,
         case_class=case_class,
         agreements=agreements_of(household),
+        taking_part=taking_part,
     )
 
 
@@ -339,6 +351,7 @@ async def _open(
                 "household": case.household_id,
                 "previous": None if case.previous is None else str(case.previous),
                 "plans": case.plans,
+                "drill": None if case.drill_id is None else str(case.drill_id),
                 "location": case.location,
                 "problem": case.problem,
                 "told_after_s": delay.total_seconds(),
@@ -358,6 +371,7 @@ async def _open(
             "kinds": case.kinds,
             "urgency": 1,
             "test": case.test,
+            "drill": None if case.drill_id is None else str(case.drill_id),
             "household": case.household_id,
             "terminal": press.terminal,
             "received_at": press.received_at.isoformat(),
@@ -429,7 +443,9 @@ async def _join(
         applying, _ = plans_for((DURESS,), around.site.plans)
         told = [leg for leg in told if any(leg.role in plan.roles for plan in applying)] or told
     notices = await fan_out.renotify(conn, case, told, reason="pressed_again", around=around, worker=worker, rearm=True)
-    planned = _legs([*begun, *fresh], uncovered, around, case_class=CaseClass(case.case_class))
+    planned = _legs(
+        [*begun, *fresh], uncovered, around, case_class=CaseClass(case.case_class), taking_part=case.taking_part
+    )
     new, more = await fan_out.add_legs(conn, case, planned, around=around, worker=worker, now=origin.now)
     journal = Writer(
         case.id,

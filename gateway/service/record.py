@@ -8,6 +8,7 @@ from random import Random
 from uuid import UUID
 
 from gateway.domain.case import CaseState, LegState
+from gateway.domain.directory import Party
 from gateway.domain.kinds import NEVER_IN_A_TEST
 from gateway.domain.outbox import DueNotice, GiveUp, Sent, Tried
 from gateway.domain.plan import PlannedLeg
@@ -208,6 +209,12 @@ async def _fail_leg(conn: Connection, case: CaseRow, leg: LegRow, journal: Write
     return at
 
 
+def _spared(case: CaseRow, party: Party) -> str | None:
+    if case.taking_part is not None:
+        return None if party.id in case.taking_part else "does not take part in the drill"
+    return "a test never wakes this role" if case.test and party.role in NEVER_IN_A_TEST else None
+
+
 async def _call_fallback(
     conn: Connection,
     case: CaseRow,
@@ -226,7 +233,7 @@ async def _call_fallback(
             role=party.role,
             party=party,
             origin="fallback",
-            skipped="a test never wakes this role" if case.test and party.role in NEVER_IN_A_TEST else None,
+            skipped=_spared(case, party),
         )
         for party in around.site.fallback
         if party.channels and party.id != leg.party_id

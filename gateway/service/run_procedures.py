@@ -15,7 +15,7 @@ from gateway.domain import keys
 from gateway.domain.case import CaseState, DomainError, LegState, NotFound, StateConflict
 from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice
-from gateway.domain.plan import DURESS, EVERY_KIND, Plan, legs_for
+from gateway.domain.plan import DURESS, EVERY_KIND, Plan, legs_of
 from gateway.domain.procedure import Advance, Change, ChangeKind, Does, Procedure, StepRow, advance
 from gateway.service import fan_out
 from gateway.service.case_work import Work, WorkingDay, locked, work_on
@@ -193,6 +193,8 @@ def _flags(case: CaseRow, around: Surroundings) -> frozenset[str]:
     flags = {f"kind:{kind}" for kind in case.kinds}
     if case.test:
         flags.add("test")
+    if case.drill_id is not None:
+        flags.add("drill")
     if DURESS in case.kinds:
         flags.add("duress")
     if around.household is not None:
@@ -276,6 +278,8 @@ async def _do(work: Work, change: Change, step_id: UUID) -> dict[str, Any]:
             assert step.command is not None
             if work.case.terminal_id is None:
                 return {"problem": "nobody knows the terminal"}
+            if work.case.terminal_id not in await procedures.terminals_of(work.conn, work.case.id):
+                return {"problem": "a drill asks nothing of a terminal where nobody pressed"}
             life = change.row.due_at - change.row.planned_at if change.row.due_at is not None else _COMMAND_LIFE
             arguments: Any = step.command.get("arguments") or {}
             await procedures.add_command(
@@ -298,13 +302,14 @@ async def _tell(work: Work, roles: Sequence[str]) -> dict[str, Any]:
     household, site, case = work.around.household, work.around.site, work.case
     plan = Plan(id="procedure", version=1, kinds=(EVERY_KIND,), roles=tuple(roles))
     parties = () if household is None else household.parties
-    planned = legs_for(
-        case.kinds,
-        plans=(plan,),
+    planned = legs_of(
+        (plan,),
+        (),
         parties=parties,
         fallback=site.fallback,
-        test=case.test,
+        case_class=CaseClass(case.case_class),
         agreements=agreements_of(household),
+        taking_part=case.taking_part,
     )
     planned = [replace(leg, origin="procedure") if leg.origin == "plan" else leg for leg in planned]
     before = {leg.id: leg for leg in await cases.legs_of(work.conn, case.id)}

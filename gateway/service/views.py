@@ -79,6 +79,7 @@ def view_of(case: CaseRow, *, site: SiteView, household: Household | None) -> Ca
         location=case.location,
         problem=case.problem,
         outcome=case.outcome,
+        drill=case.drill_id,
         privacy=case.privacy,
     )
 

@@ -73,12 +73,15 @@ class CaseRow:
     first_owner: str | None = None
     seat_b: str | None = None
     restored: list[str] = field(default_factory=list)
+    drill_id: UUID | None = None
+    taking_part: list[str] | None = None
 
 
 _COLUMNS = """
     id, subject, class AS case_class, state, district, site_id, household_id, terminal_id, kinds, urgency, test,
     pressed_at, received_at, opened_at, location, problem, plans, privacy, owner, owned_at, safe_at, safe_by,
-    closed_at, closed_by, outcome, note, previous, key_id, journal_n, journal_head, first_owner, seat_b, restored
+    closed_at, closed_by, outcome, note, previous, key_id, journal_n, journal_head, first_owner, seat_b, restored,
+    drill_id, taking_part
 """
 
 
@@ -148,6 +151,7 @@ class NewAlarm:
     signal_dbm: int | None
     problems: list[str]
     digest: bytes
+    drill_id: UUID | None = None
 
 
 def jsonb(value: dict[str, Any] | None) -> Jsonb | None:
@@ -239,8 +243,8 @@ async def add_case(conn: Connection, case: CaseRow) -> None:
         """
         INSERT INTO cases (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency,
                            test, pressed_at, received_at, opened_at, location, problem, plans, privacy, previous,
-                           key_id, journal_n, journal_head)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                           key_id, journal_n, journal_head, drill_id, taking_part)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
             case.id,
@@ -265,6 +269,8 @@ async def add_case(conn: Connection, case: CaseRow) -> None:
             case.key_id,
             case.journal_n,
             case.journal_head,
+            case.drill_id,
+            case.taking_part,
         ),
     )
 
@@ -274,8 +280,9 @@ async def add_alarm(conn: Connection, alarm: NewAlarm) -> None:
     await conn.execute(
         """
         INSERT INTO alarm (id, key, occurrence, case_id, terminal_uid, terminal_id, epoch, boot, seq, kinds, test,
-                           pressed_at, received_at, transport, fix, battery_pct, signal_dbm, problems, digest)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                           pressed_at, received_at, transport, fix, battery_pct, signal_dbm, problems, digest,
+                           drill_id)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
             alarm.id,
@@ -297,6 +304,7 @@ async def add_alarm(conn: Connection, alarm: NewAlarm) -> None:
             alarm.signal_dbm,
             alarm.problems,
             alarm.digest,
+            alarm.drill_id,
         ),
     )
 

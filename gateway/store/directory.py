@@ -30,6 +30,7 @@ class Origin:
     revision: int = 0
     household: str | None = None
     in_test_window: bool = False
+    drill: UUID | None = None
     last_fix: dict[str, Any] | None = None
 
 
@@ -84,7 +85,9 @@ class Directory:
             SELECT onekey_now(), t.uid, coalesce(t.epoch, 0), t.site_id, coalesce(s.revision, 0), a.household_id,
                    EXISTS (SELECT FROM test_window w
                            WHERE w.terminal_uid = t.uid AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at),
-                   st.fix, t.model
+                   st.fix, t.model,
+                   (SELECT d.id FROM test_window w JOIN drill d ON d.id = w.drill_id AND d.state = 'running'
+                    WHERE w.terminal_uid = t.uid AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at LIMIT 1)
             FROM (SELECT 1) one
             LEFT JOIN terminal t ON t.public_id = %s
             LEFT JOIN site s ON s.id = t.site_id
@@ -105,6 +108,7 @@ class Directory:
             in_test_window=row[6],
             last_fix=row[7],
             model=row[8],
+            drill=row[9],
         )
 
     async def sites(self, conn: Connection) -> list[SiteView]:

@@ -38,6 +38,7 @@ __all__ = [
     "late_commands",
     "newest_version",
     "open_cases_of",
+    "open_tests_at",
     "progress_of",
     "put_off",
     "runs_of",
@@ -483,15 +484,28 @@ async def open_cases_of(conn: Connection, terminal: str, *, seq: int | None, bef
     return [row[0] for row in await cursor.fetchall()]
 
 
+async def open_tests_at(conn: Connection, terminals: Sequence[str]) -> list[str]:
+    """Return those of `terminals` whose household has an open test case."""
+    cursor = await conn.execute(
+        """
+        SELECT t.public_id FROM terminal t JOIN assignment a ON a.terminal_uid = t.uid AND a.until IS NULL
+        WHERE t.public_id = ANY(%s) AND EXISTS (SELECT FROM cases c WHERE c.household_id = a.household_id
+              AND c.class = 'test' AND c.state = 'open') ORDER BY 1
+        """,
+        (list(terminals),),
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
 async def set_restored(conn: Connection, case_id: UUID, kinds: Sequence[str]) -> None:
     """Note which technical kinds of a case are over."""
     await conn.execute("UPDATE cases SET restored = %s WHERE id = %s", (list(kinds), case_id))
 
 
 async def terminals_of(conn: Connection, case_id: UUID) -> list[str]:
-    """Return the terminals that raised or joined a case, the first one first."""
+    """Return the terminals at which somebody pressed for a case, the first one first."""
     cursor = await conn.execute(
-        "SELECT terminal_id FROM alarm WHERE case_id = %s AND terminal_id IS NOT NULL "
+        "SELECT terminal_id FROM alarm WHERE case_id = %s AND terminal_id IS NOT NULL AND transport <> 'drill' "
         "GROUP BY terminal_id ORDER BY min(stored_at)",
         (case_id,),
     )
@@ -562,7 +576,8 @@ async def due_progress(
         FROM due, cases c WHERE p.id = due.id AND c.id = p.case_id
         RETURNING p.id, p.case_id, p.state, p.role, p.minutes, p.queued_at,
             (c.state <> 'closed' OR p.state = 'closed') AND NOT %(silent)s = ANY(c.kinds),
-            (SELECT array_agg(DISTINCT a.terminal_id) FROM alarm a WHERE a.case_id = c.id AND a.terminal_id IS NOT NULL)
+            (SELECT array_agg(DISTINCT a.terminal_id) FROM alarm a
+             WHERE a.case_id = c.id AND a.terminal_id IS NOT NULL AND a.transport <> 'drill')
         """,
         {"limit": limit, "silent": silent, "again": len(delays), "delays": list(delays)},
     )

@@ -327,6 +327,7 @@ class CaseLine:
     kinds: list[str]
     urgency: int
     test: bool
+    drill_id: UUID | None
     received_at: datetime
     opened_at: datetime
     owner: str | None
@@ -352,7 +353,7 @@ async def page_of_cases(
         await cursor.execute(
             """
             SELECT id, class AS case_class, state, district, household_id, terminal_id, kinds, urgency, test,
-                   received_at, opened_at, owner, owned_at, safe_at, closed_at, outcome,
+                   drill_id, received_at, opened_at, owner, owned_at, safe_at, closed_at, outcome,
                    (SELECT coalesce(jsonb_object_agg(l.state, l.n), '{}') FROM
                        (SELECT leg.state, count(*) AS n FROM leg WHERE leg.case_id = cases.id GROUP BY leg.state) l
                    ) AS legs

@@ -70,6 +70,8 @@ DOORS = {
         ("GET", f"/v1/cases/{uuid4()}"),
         ("GET", "/v1/tasks"),
         ("GET", f"/v1/tasks/{uuid4()}"),
+        ("GET", "/v1/drills"),
+        ("GET", f"/v1/drills/{uuid4()}"),
     ],
     Right.HANDLE_CASES: [
         ("POST", f"/v1/cases/{uuid4()}/acknowledgement"),
@@ -88,6 +90,11 @@ DOORS = {
     Right.ERASE_PERSONS: [("POST", "/v1/persons/nobody/erasure")],
     Right.READ_TERMINALS: [("GET", "/v1/terminals")],
     Right.OPEN_TEST_WINDOWS: [("POST", "/v1/terminals/none/test-windows")],
+    Right.RUN_DRILLS: [
+        ("POST", "/v1/drills"),
+        ("POST", f"/v1/drills/{uuid4()}/start"),
+        ("POST", f"/v1/drills/{uuid4()}/end"),
+    ],
     Right.COMMAND_TERMINALS: [("POST", "/v1/terminals/none/commands")],
     Right.READ_QUARANTINE: [("GET", "/v1/quarantine"), ("GET", "/v1/quarantine/1")],
     Right.SETTLE_QUARANTINE: [("POST", "/v1/quarantine/1/replay"), ("POST", "/v1/quarantine/1/dismissal")],

@@ -1006,7 +1006,9 @@ def test_a_repeat_that_knows_where_moves_the_case(gateway: Gateway) -> None:
 def test_after_the_closure_only_a_copy_of_the_broker_is_the_old_press(gateway: Gateway, copy: bool) -> None:
     press = pressed("box", "sos", boot=0, seq=0, pressed_at=datetime.now(UTC))
     case = gateway.raise_alarm(press).case_id
-    gateway.run(close_case(gateway.pool, gateway.directory, case, outcome="helped", confirmed_by="daughter", note="why"))
+    gateway.run(
+        close_case(gateway.pool, gateway.directory, case, outcome="helped", confirmed_by="daughter", note="why")
+    )
     again = gateway.raise_alarm(replace(press, copy=copy))
     assert again.how == ("repeated" if copy else "opened")
     assert (again.case_id == case) == copy
