@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from gateway.domain.kinds import EMERGENCIES, SERVICE, TECHNICAL
-from protocols.okc.topics import ID_PATTERN
+from schemas.units import PublicId
 
 __all__ = [
     "KNOWN_KINDS",
@@ -130,9 +130,7 @@ def webhook_secret(value: str) -> str:
 
 
 LINE = r"^[^\x00-\x1f\x7f]+$"
-Id = Annotated[
-    str, Field(pattern=rf"^{ID_PATTERN}$", description="1 to 64 letters A-Z a-z, digits, - or _, for example wang-501")
-]
+Id = Annotated[PublicId, Field(description="1 to 64 letters A-Z a-z, digits, - or _, for example wang-501")]
 Role = Annotated[
     str,
     Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", description="a word of small letters, digits and _, for example guardian"),
