@@ -102,6 +102,13 @@ class Settings(BaseSettings):
             description="Days that differ from the calendar of public holidays: JSON, a date to true (worked) or false."
         ),
     ] = None
+    audit_every_s: Annotated[
+        float, Field(ge=1, le=60, description="How often the auditor looks whether all that should happen does.")
+    ] = 5.0
+    audit_ping_url: Annotated[
+        SecretStr | None,
+        Field(description="Address that the auditor fetches while all is well: a dead man's switch elsewhere."),
+    ] = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("mqtt")

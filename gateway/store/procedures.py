@@ -569,7 +569,9 @@ async def due_progress(
             WHERE p.next_at <= (SELECT onekey_now()) ORDER BY p.id LIMIT %(limit)s
             FOR NO KEY UPDATE OF c SKIP LOCKED
         )
-        UPDATE progress p SET sends = sends + 1, sent_at = coalesce(sent_at, onekey_now()),
+        UPDATE progress p SET sends = sends + 1,
+            sent_at = CASE WHEN (c.state <> 'closed' OR p.state = 'closed') AND NOT %(silent)s = ANY(c.kinds)
+                THEN coalesce(sent_at, onekey_now()) ELSE sent_at END,
             next_at = CASE WHEN sends < %(again)s
                 AND NOT EXISTS (SELECT FROM progress newer WHERE newer.case_id = p.case_id AND newer.id > p.id)
                 THEN onekey_now() + (%(delays)s::interval[])[sends + 1] END
