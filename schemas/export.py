@@ -21,6 +21,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
+from schemas.audit import AuditMessage
 from schemas.commands import Ack, Command, Progress
 from schemas.notices import Answer, Notice
 from schemas.reports import AlarmReport, EventReport, FixReport, HeartbeatReport, ResultReport
@@ -39,7 +40,8 @@ _REPORTS: Mapping[str, type[BaseModel]] = {
     "result": ResultReport,
 }
 _ORDERS: Mapping[str, type[BaseModel]] = {"ack": Ack, "command": Command, "progress": Progress}
-_PARTY: Mapping[str, type[BaseModel]] = {"notice": Notice, "answer": Answer}
+_PARTY: Mapping[str, type[BaseModel]] = {"notice": Notice, "answer": Answer, "audit": AuditMessage}
+_BY_HTTP_ALONE = frozenset({"answer", "audit"})
 
 MODELS: Mapping[str, type[BaseModel]] = {**_REPORTS, **_ORDERS, **_PARTY}
 """Every published message by the name of its file."""
@@ -198,7 +200,7 @@ def asyncapi() -> dict[str, Any]:
             ),
         },
         "components": {
-            "messages": {name: _message(name) for name in MODELS if name != "answer"},
+            "messages": {name: _message(name) for name in MODELS if name not in _BY_HTTP_ALONE},
             "parameters": {
                 "terminal": {
                     "description": "Id of the terminal: A-Z a-z 0-9 _ -, at most 64.",

@@ -21,6 +21,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from schemas.audit import AuditMessage
 from schemas.notices import Answer, AnswerKind, Notice
 
 __all__ = [
@@ -158,12 +159,14 @@ class Responders:
     """All parties of a run. `use_api` must have been called before a party can answer by API.
 
     Attributes:
-        arrivals: Every request so far, in the order of arrival.
+        arrivals: Every request about a case so far, in the order of arrival.
+        audits: What the auditor told, by the id of the message, with the party that it was told to.
         api_problems: Answers by API that the gateway did not take, one sentence each.
     """
 
     def __init__(self, parties: Iterable[Responder]) -> None:
         self.arrivals: list[Arrival] = []
+        self.audits: list[tuple[str, str, AuditMessage]] = []
         self.api_problems: list[str] = []
         self.port = 0
         self._parties = {party.party: party for party in parties}
@@ -226,11 +229,16 @@ class Responders:
         party = self._parties.get(request.match_info["party"])
         if party is None:
             return web.Response(status=404)
-        arrival = self.take(party, request.headers, await request.read(), at=at, at_ns=at_ns)
+        body = await request.read()
+        self._requests[party.party] += 1
+        act = act_on(party.behaviour, self._requests[party.party])
+        if (audit := _audit(party, request.headers, body)) is not None:
+            self.audits.append((request.headers.get("webhook-id", ""), party.party, audit))
+            return web.Response(status=act.status if isinstance(act, Fails) else 204)
+        arrival = self.take(party, request.headers, body, at=at, at_ns=at_ns)
         async with self._arrived:
             self._arrived.notify_all()
-        self._requests[party.party] += 1
-        return await self._act(request, arrival, act_on(party.behaviour, self._requests[party.party]))
+        return await self._act(request, arrival, act)
 
     def take(self, party: Responder, headers: Mapping[str, str], body: bytes, *, at: datetime, at_ns: int) -> Arrival:
         """Judge a request to `party`, whoever received it, and record it."""
@@ -336,6 +344,16 @@ class SilentNameServer(asyncio.DatagramProtocol):
             yield server
         finally:
             transport.close()
+
+
+def _audit(party: Responder, headers: Mapping[str, str], body: bytes) -> AuditMessage | None:
+    """Return what the auditor tells, if this is from it and signed as it should be."""
+    try:
+        message = AuditMessage.model_validate_json(body)
+        Webhook(party.secret).verify(body, dict(headers), json_parse=False)
+    except (ValidationError, WebhookVerificationError, ValueError):
+        return None
+    return message
 
 
 def _body(act: Answers) -> dict[str, object]:

@@ -3,7 +3,17 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-__all__ = ["EMERGENCIES", "NEVER_IN_A_TEST", "SERVICE", "TECHNICAL", "UNREADABLE", "WORDS", "CaseClass", "classify"]
+__all__ = [
+    "AUDIT",
+    "EMERGENCIES",
+    "NEVER_IN_A_TEST",
+    "SERVICE",
+    "TECHNICAL",
+    "UNREADABLE",
+    "WORDS",
+    "CaseClass",
+    "classify",
+]
 
 EMERGENCIES = frozenset({"sos", "fall", "smoke", "gas", "water", "inactivity", "wander", "duress"})
 TECHNICAL = frozenset({"low_battery", "power_lost", "tamper"})
@@ -13,6 +23,9 @@ NEVER_IN_A_TEST = frozenset({"ambulance_120", "fire_119", "police_110"})
 
 UNREADABLE = "unreadable"
 """The kind of an alarm that could not be read: nobody's plan knows it, so it is an emergency."""
+
+AUDIT = "audit"
+"""The kind of what the auditor found. From a terminal it is a kind that nobody knows, and so an emergency."""
 
 WORDS = {
     "zh": {
@@ -29,6 +42,7 @@ WORDS = {
         "tamper": "终端被拆动",
         "service": "服务请求",
         "unreadable": "无法识别的报警",
+        "audit": "系统自检发现问题",
     },
     "en": {
         "sos": "Call for help",
@@ -44,6 +58,7 @@ WORDS = {
         "tamper": "Terminal tampered with",
         "service": "Service wanted",
         "unreadable": "Alarm that could not be read",
+        "audit": "Found by the audit",
     },
 }
 """What each kind is called, by language. A kind that is not in here is shown as it is."""

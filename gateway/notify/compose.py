@@ -6,7 +6,7 @@ from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from gateway.domain.directory import Household, Person
-from gateway.domain.kinds import WORDS
+from gateway.domain.kinds import AUDIT, WORDS
 from gateway.domain.location import map_links
 from gateway.domain.outbox import CaseView, DueNotice
 from gateway.domain.privacy import Privacy, privacy_of
@@ -105,6 +105,8 @@ def _text(case: CaseView, notice: DueNotice, level: Privacy, today: date) -> str
     address = None if case.household is None else case.household.address
     if address is not None:
         where = address.text()
+    elif AUDIT in case.kinds and case.problem is not None:
+        where = case.problem
     else:
         where = words.nowhere if case.terminal is None else f"{words.terminal} {case.terminal}"
     template = notice.template.get(language)

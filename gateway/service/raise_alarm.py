@@ -55,7 +55,8 @@ class Press:
 
     ``drill``: the drill whose scenario makes it; nobody pressed.
     ``copy``: the broker may send this once more on its own account (retained, or kept for a session that came back),
-    so the very same bytes are no new press, however their case stands.
+    so the very same bytes are no new press, however their case stands. ``site``: what the gateway itself has to say of
+    a site; it comes from no terminal and is always technical.
     """
 
     terminal: str | None
@@ -74,6 +75,12 @@ class Press:
     drill: UUID | None = None
     copy: bool = False
     problems: tuple[str, ...] = ()
+    site: str | None = None
+
+    @property
+    def sender(self) -> str | None:
+        """Whose press it is: a terminal's, or a site's under a name that no terminal can have."""
+        return self.terminal if self.site is None else f"~{self.site}"
 
     @property
     def unreadable(self) -> bool:
@@ -113,9 +120,9 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     around, problem = await _surroundings(conn, directory, press, origin)
     test = press.drill is not None or (press.test and origin.in_test_window)
     drill = (press.drill or origin.drill) if test else None
-    case_class = classify(press.kinds, test=test)
+    case_class = classify(press.kinds, test=test) if press.site is None else CaseClass.TECHNICAL
     household = around.household
-    subject = keys.subject(household=None if household is None else household.id, terminal=press.terminal)
+    subject = keys.subject(household=None if household is None else household.id, terminal=press.sender)
     await cases.lock_subject(conn, subject)
 
     if press.copy and (known_case := await cases.known_copy(conn, press.terminal, press.digest)) is not None:
@@ -184,7 +191,7 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
 
 
 def _key(press: Press, origin: Origin) -> tuple[str, bool]:
-    terminal = press.terminal or "?"
+    terminal = press.sender or "?"
     if press.boot is not None and press.seq is not None:
         return keys.numbered_key(terminal, epoch=origin.epoch, boot=press.boot, seq=press.seq), True
     return keys.window_key(terminal, epoch=origin.epoch, kinds=press.kinds), False
@@ -199,6 +206,8 @@ async def _surroundings(
         sites = await directory.sites(conn)
         if not sites:
             raise NoSite("no site is set up: nobody could be told. Apply a site file first.")
+        if own := [site for site in sites if site.id == press.site]:
+            return Surroundings(own[0], None, own[0].key), problem
         everybody = {party.id: party for site in sites for party in site.fallback}
         site = replace(sites[0], fallback=tuple(everybody.values()))
         return Surroundings(site, None, site.key), _and("unknown terminal", problem)
@@ -257,6 +266,10 @@ def _told(legs: Sequence[LegRow]) -> list[dict[str, Any]]:
         {"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "state": leg.state, "problem": leg.problem}
         for leg in legs
     ]
+
+
+def _actor(press: Press) -> str:
+    return f"terminal:{press.terminal or '?'}" if press.site is None else "auditor"
 
 
 def _report(press: Press) -> dict[str, Any]:
@@ -341,7 +354,7 @@ async def _open(
         conn, case, planned, around=around, worker=worker, now=origin.now, delay=delay
     )
     journal = Writer(case.id, around.key)
-    journal.add(Note("alarm.received", _report(press), actor=f"terminal:{press.terminal or '?'}"), at=origin.now)
+    journal.add(Note("alarm.received", _report(press), actor=_actor(press)), at=origin.now)
     journal.add(
         Note(
             "case.opened",
@@ -452,7 +465,7 @@ async def _join(
         await case_key(conn, directory.keyring, case, site=around.site),
         Head(case.journal_n, bytes(case.journal_head)),
     )
-    journal.add(Note("alarm.received", _report(press), actor=f"terminal:{press.terminal or '?'}"), at=origin.now)
+    journal.add(Note("alarm.received", _report(press), actor=_actor(press)), at=origin.now)
     journal.add(
         Note(
             "case.pressed_again",

@@ -72,7 +72,7 @@ def test_a_schema_is_valid_and_tells_who_it_is(name: str) -> None:
     # AsyncAPI tools read payloads as draft 7.
     Draft7Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert schema["$id"] == f"urn:onekey:{'okp' if name in ('notice', 'answer') else 'okc'}:v1:{name}"
+    assert schema["$id"] == f"urn:onekey:{'okp' if name in ('notice', 'answer', 'audit') else 'okc'}:v1:{name}"
     assert schema["title"]
     for node in nodes(schema):
         for field, described in node.get("properties", {}).items():
@@ -134,7 +134,10 @@ def test_every_reference_of_asyncapi_leads_somewhere() -> None:
         target = document
         for part in pointer.split("/")[1:]:
             target = target[part]
-    assert {f"./{name}" for name in render() if name.endswith(".json")} - set(references) == {"./answer.schema.json"}
+    assert {f"./{name}" for name in render() if name.endswith(".json")} - set(references) == {
+        "./answer.schema.json",
+        "./audit.schema.json",
+    }
 
 
 def test_rendering_is_repeatable() -> None:
@@ -149,7 +152,7 @@ def test_documents_show_messages_that_keep_their_contract(page: str) -> None:
 
 
 def test_the_document_for_terminals_shows_every_message_and_kind() -> None:
-    assert {name for name, _ in blocks("terminals.md")} == set(MODELS) - {"notice", "answer"}
+    assert {name for name, _ in blocks("terminals.md")} == set(MODELS) - {"notice", "answer", "audit"}
     text = (DOCS / "terminals.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| `(\w+)` \| \S+ \| (emergency|technical|service)", text, re.MULTILINE)
     assert dict(table) == {
