@@ -13,7 +13,20 @@ from api import errors, guide, openapi
 from api.dependencies import Parts, any_key
 from api.hub import Hub
 from api.middleware import Envelope
-from api.routes import cases, commands, directory, drills, health, legs, link, metrics, quarantine, stream, tasks
+from api.routes import (
+    cases,
+    commands,
+    directory,
+    drills,
+    findings,
+    health,
+    legs,
+    link,
+    metrics,
+    quarantine,
+    stream,
+    tasks,
+)
 from gateway import __version__
 from gateway.app import keyring_of
 from gateway.config import Settings
@@ -68,7 +81,8 @@ def _assembled(lifespan: Any | None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         separate_input_output_schemas=False,
     )
-    for module in (health, cases, legs, tasks, drills, commands, stream, directory, quarantine, metrics, link):
+    parts = (health, cases, legs, tasks, drills, commands, stream, directory, quarantine, findings, metrics, link)
+    for module in parts:
         app.include_router(module.router)
 
     @app.get("/v1/openapi.json", tags=["health"], dependencies=[Depends(any_key)])

@@ -23,6 +23,7 @@ _TAGS = [
     {"name": "stream", "description": "What happens, as it happens."},
     {"name": "directory", "description": "Who is told, who is protected, where, and by which terminals."},
     {"name": "quarantine", "description": "What could not be read. Nothing that a terminal sent is ever thrown away."},
+    {"name": "findings", "description": "What should have happened and did not, found by the auditor."},
     {"name": "metrics", "description": "Figures for Prometheus."},
     {"name": "health", "description": "Whether the service lives and is ready."},
 ]

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from gateway.app import keyring_of
 from gateway.app import run as run_gateway
+from gateway.audit_commands import audit
 from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
 from gateway.config import Settings
 from gateway.domain.case import NotFound
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("run")(run)
     app.command("gateway")(gateway)
+    app.command("audit")(audit)
     app.command("migrate")(migrate)
     for name, group in (
         ("config", _config),

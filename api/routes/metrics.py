@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from api.dependencies import PoolDep, may
 from gateway.service.access import Right
-from gateway.store import queries
+from gateway.store import findings, queries
 from gateway.store.queries import Figures
 
 __all__ = ["router"]
@@ -29,8 +29,10 @@ async def read_metrics(pool: PoolDep) -> Response:
     """Read the metrics in the text format of Prometheus."""
     async with pool.connection() as conn:
         figures = await queries.figures(conn)
+        audit = await findings.figures(conn)
     now = CollectorRegistry()
     now.register(_Now(figures))
+    now.register(_Audit(*audit))
     return Response(generate_latest(_measured()) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -73,6 +75,22 @@ class _Now(Collector):
             label="more_than_s",
         )
         yield _gauge("onekey_gateways_alive", "Gateways seen within 5 seconds.", figures.gateways)
+
+
+class _Audit(Collector):
+    """What the auditor found, and that it looks."""
+
+    def __init__(self, kinds: dict[str, int], deaf: int, age_s: float | None) -> None:
+        self._kinds = kinds
+        self._deaf = deaf
+        self._age_s = age_s
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield _gauge("onekey_findings_open", "What the auditor finds amiss now, by kind.", self._kinds, label="kind")
+        if self._age_s is not None:
+            yield _gauge("onekey_audit_age_seconds", "How long ago the auditor looked.", self._age_s)
+            text = "Sites whose fallback has no webhook: the auditor cannot tell them of findings."
+            yield _gauge("onekey_audit_deaf_sites", text, self._deaf)
 
 
 def _gauge(name: str, text: str, value: float | dict[str, int], *, label: str | None = None) -> GaugeMetricFamily:

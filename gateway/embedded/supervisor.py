@@ -1,7 +1,7 @@
 """``onekey run``: everything on one machine, started in order, kept running, ended in order.
 
-Database, broker, gateway and API are child processes. Each is started again when it ends; none outlives this process
-(``gateway.embedded.processes``), and correctness depends on none of them ending well.
+Database, broker, gateway, API and auditor are child processes. Each is started again when it ends; none outlives this
+process (``gateway.embedded.processes``), and correctness depends on none of them ending well.
 """
 
 import asyncio
@@ -57,6 +57,7 @@ _PROGRAMS: Mapping[str, Sequence[str]] = {
     # -P: whatever lies in the current directory is not to be imported.
     "gateway": (sys.executable, "-P", "-m", "gateway.cli", "gateway"),
     "api": (sys.executable, "-P", "-m", "gateway.cli", "api"),
+    "audit": (sys.executable, "-P", "-m", "gateway.cli", "audit"),
 }
 
 

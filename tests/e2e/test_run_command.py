@@ -21,7 +21,7 @@ from firmware_sim.responders import Responders
 from firmware_sim.sites import TerminalEntry, made_up
 from firmware_sim.stack import Api, RunInfo, Stack
 
-PARTS = {"postgres", "nats-server", "gateway.cli gateway", "gateway.cli api"}
+PARTS = {"postgres", "nats-server", "gateway.cli gateway", "gateway.cli api", "gateway.cli audit"}
 
 
 async def onekey(*arguments: str | Path, **settings: str) -> tuple[int, str, str]:

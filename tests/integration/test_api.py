@@ -72,6 +72,7 @@ DOORS = {
         ("GET", f"/v1/tasks/{uuid4()}"),
         ("GET", "/v1/drills"),
         ("GET", f"/v1/drills/{uuid4()}"),
+        ("GET", "/v1/findings"),
     ],
     Right.HANDLE_CASES: [
         ("POST", f"/v1/cases/{uuid4()}/acknowledgement"),
