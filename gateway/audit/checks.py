@@ -72,7 +72,7 @@ OBLIGATIONS = f"""
                    bool_or(delivered_at IS NOT NULL OR state IN ('answered', 'refused')) AS reached
             FROM leg WHERE case_id = c.id) l
     ), own AS MATERIALIZED (
-        -- Only where the directory had not been changed for long: whoever came later need not have been told, and a file
+        -- Only where the directory had not been changed for long: who came later need not have been told, and a file
         -- counts as applied from when that began.
         SELECT c.*, h.own FROM called c CROSS JOIN LATERAL (
             SELECT array_agg(q.role || ' ' || q.id) AS own
