@@ -168,7 +168,8 @@ async def _wanted(work: Work) -> list[str]:
 
 
 async def _add_run(work: Work, procedure: str, version: int, started: datetime, *, by: str = "gateway") -> RunRow:
-    run = RunRow(keys.run_id(work.case.id, procedure), work.case.id, procedure, version, started, None)
+    closed = work.case.state == CaseState.CLOSED
+    run = RunRow(keys.run_id(work.case.id, procedure), work.case.id, procedure, version, started, None, closed)
     await procedures.add_run(work.conn, run)
     await work.note("procedure.started", {"procedure": procedure, "version": version}, actor=by)
     return run
@@ -177,8 +178,7 @@ async def _add_run(work: Work, procedure: str, version: int, started: datetime, 
 async def _signals(work: Work, run: RunRow) -> dict[str, datetime]:
     case = work.case
     signals = {"started": run.started_at}
-    # What was started after the closure, as a complaint, is not ended by it.
-    closed_at = None if case.closed_at is None or case.closed_at <= run.started_at else case.closed_at
+    closed_at = None if run.after_closure else case.closed_at
     known = (("closed", closed_at), ("owned", case.owned_at), ("safe", case.safe_at))
     signals |= {name: at for name, at in known if at is not None}
     for fact in await procedures.facts_of(work.conn, case.id):
