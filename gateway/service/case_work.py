@@ -16,6 +16,7 @@ from gateway.store.cases import CaseRow
 from gateway.store.directory import Directory
 from gateway.store.journal import Head, Note, Writer
 from gateway.store.pool import Connection
+from gateway.store.procedures import FactRow
 
 __all__ = ["Work", "WorkingDay", "add_fact", "locked", "work_on"]
 
@@ -34,6 +35,13 @@ class Work:
     now: datetime
     worker: int | None
     notices: list[DueNotice] = field(default_factory=list)
+    known: list[FactRow] | None = None
+
+    async def facts(self) -> list[FactRow]:
+        """Return what is known of the rescue, oldest first; read once for each piece of work."""
+        if self.known is None:
+            self.known = await procedures.facts_of(self.conn, self.case.id)
+        return self.known
 
     async def note(self, kind: str, data: dict[str, Any], *, actor: str, private: dict[str, Any] | None = None) -> None:
         """Put something on record: `data` in the journal and the stream, `private` in the journal alone."""
@@ -73,6 +81,7 @@ async def locked(conn: Connection, directory: Directory, case_id: UUID, *, worke
 
 async def add_fact(work: Work, fact: Fact, *, role: str, by: str) -> None:
     """Record a fact about a role, and end the calls to that role if it is the one that ends them."""
+    work.known = None
     added = await procedures.add_facts(work.conn, work.case.id, [fact], role=role, by=by)
     for name in added:
         await work.note("case.fact", {"fact": name, "role": role, "by": by}, actor=by)

@@ -106,7 +106,7 @@ async def advance_case(
 
     A case that somebody else holds at this moment is left for the next round.
     """
-    async with pool.connection() as conn, conn.transaction():
+    async with pool.connection() as conn, conn.pipeline(), conn.transaction():
         held = await cases.lock_free_cases(conn, [case_id])
         if not held:
             return []
@@ -181,7 +181,7 @@ async def _signals(work: Work, run: RunRow) -> dict[str, datetime]:
     closed_at = None if run.after_closure else case.closed_at
     known = (("closed", closed_at), ("owned", case.owned_at), ("safe", case.safe_at))
     signals |= {name: at for name, at in known if at is not None}
-    for fact in await procedures.facts_of(work.conn, case.id):
+    for fact in await work.facts():
         signals.setdefault(fact.fact, fact.at)
         signals[f"{fact.fact}:{fact.role}"] = fact.at
     if case.urgency > 1:

@@ -92,7 +92,7 @@ async def _person_pressed(work: Work, word: str, *, by: str) -> bool:
         await add_fact(work, Fact.HEARD, role="person", by=by)
         await _close(work, Outcome.FALSE_ALARM, note="cancelled at the terminal before anybody was told", by=by)
         return True
-    if any(fact.fact == Fact.HEARD and fact.by_whom == by for fact in await procedures.facts_of(work.conn, case.id)):
+    if any(fact.fact == Fact.HEARD and fact.by_whom == by for fact in await work.facts()):
         return False  # said before
     await work.note("case.person_pressed", {"key": word}, actor=by)
     await add_fact(work, Fact.HEARD, role="person", by=by)

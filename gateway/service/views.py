@@ -37,13 +37,21 @@ def agreements_of(household: Household | None) -> frozenset[str]:
 
 async def surroundings(conn: Connection, directory: Directory, case: CaseRow) -> Surroundings:
     """Look up the site, the household and the journal's key of a case."""
-    row = await (await conn.execute("SELECT revision FROM site WHERE id = %s", (case.site_id,))).fetchone()
+    cursor = await conn.execute(
+        "SELECT s.revision, k.wrapped FROM site s, data_key k WHERE s.id = %s AND k.id = %s",
+        (case.site_id, case.key_id),
+    )
+    row = await cursor.fetchone()
     assert row is not None
     site = await directory.site(conn, case.site_id, row[0])
     household = None
     if case.household_id is not None:
         household, _ = await directory.household(conn, case.household_id, row[0])
-    return Surroundings(site, household, await case_key(conn, directory.keyring, case, site=site))
+    try:
+        key = directory.keyring.unwrap(case.key_id, row[1])
+    except ErasedKey:
+        key = site.key
+    return Surroundings(site, household, key)
 
 
 async def case_key(conn: Connection, keyring: Keyring, case: CaseRow, *, site: SiteView) -> DataKey:
