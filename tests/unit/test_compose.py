@@ -321,3 +321,19 @@ def test_a_registered_address_has_no_age() -> None:
     place = {"lat": 32.06, "lon": 118.79, "datum": "gcj02", "source": "registered", "accuracy_m": None, "at": None}
     told = data(location=place)["location"]
     assert (told["source"], told["datum"], told["age_s"]) == ("registered", "gcj02", None)
+
+
+def test_a_plan_may_say_it_in_its_own_words_and_language() -> None:
+    template = {
+        "zh": "{time} {what}，{who}在{where}，{landmark}；{approach}",
+        "en": "{lead}{what} at {where}, press {urgency}",
+    }
+    said = data(to("hotline", template=template))["text"]
+    assert "王秀兰" in said
+    assert "门禁密码问保安" in said
+    neighbour = data(to("neighbour", template=template))["text"]
+    assert "秀兰" not in neighbour, "what a role may not know stays empty"
+    assert "门禁密码" not in neighbour
+    english = data(to("hotline", template=template, language="en"))["text"]
+    assert english.startswith("HELP: ")
+    assert data(to("hotline", language="en"))["text"].startswith("HELP: ")
