@@ -67,9 +67,18 @@ class Runner:
             busy = await self.advance_due()
             await self.send_commands()
             await self.send_progress()
-            self._submit(await drive_drills(self._pool, self._directory, worker=self._worker()))
+            await self.drive_drills()
             if not busy:
                 await asyncio.sleep(_LOOK_EVERY_S * self._rng.uniform(0.8, 1.2))
+
+    async def drive_drills(self) -> None:
+        """Make the presses of drills that are due. A drill that cannot go on stops nothing else."""
+        try:
+            self._submit(await drive_drills(self._pool, self._directory, worker=self._worker()))
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            raise
+        except Exception:  # noqa: BLE001 # see above
+            _log.exception("a drill cannot go on")
 
     async def advance_due(self) -> bool:
         """Advance the cases that are due; True when there may be more."""

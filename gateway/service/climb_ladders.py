@@ -10,7 +10,7 @@ from gateway.domain.ladder import Calls, Climb, Ladder, climb
 from gateway.domain.plan import PlannedLeg, stand_ins
 from gateway.service import fan_out
 from gateway.service.case_work import Work
-from gateway.store import cases
+from gateway.store import cases, outbox
 from gateway.store.cases import LegRow
 
 __all__ = ["climb_legs"]
@@ -27,6 +27,7 @@ async def climb_legs(work: Work) -> datetime | None:
         return None
     legs = await cases.legs_of(work.conn, work.case.id)
     late: list[LegRow] = []
+    untried: set[UUID] | None = None
     for leg in legs:
         if leg.state not in _OPEN or leg.party_id is None:
             continue
@@ -34,7 +35,9 @@ async def climb_legs(work: Work) -> datetime | None:
         if wanted.overdue:
             late.append(leg)
         if wanted.call is not None:
-            await _call(work, leg, wanted.call)
+            if untried is None:
+                untried = await outbox.untried(work.conn, work.case.id)
+            await _call(work, leg, wanted.call, silent=leg.id in untried)
     if late:
         await _miss(work, legs, late)
         legs = await cases.legs_of(work.conn, work.case.id)
@@ -50,10 +53,10 @@ def _wanted(leg: LegRow, now: datetime) -> Climb:
     return climb(Ladder.of_record(leg.ladder), calls, now=now)
 
 
-async def _call(work: Work, leg: LegRow, number: int) -> None:
-    """Call once more, beginning with the next channel of the party."""
+async def _call(work: Work, leg: LegRow, number: int, *, silent: bool) -> None:
+    """Call once more, beginning with the next channel of the party; `silent` when the last call has yet to leave."""
     await cases.called_again(work.conn, leg.id, calls=number)
-    if work.around.party(str(leg.party_id)) is None:
+    if silent or work.around.party(str(leg.party_id)) is None:
         return  # it left the directory: its first notice fails the leg and calls the fallback
     work.notices += await fan_out.renotify(
         work.conn,

@@ -156,9 +156,9 @@ async def _start_runs(work: Work) -> list[RunRow]:
 
 
 async def _wanted(work: Work) -> list[str]:
-    """Return the procedures of the plans that the case began with; a case that is over begins none."""
+    """Return the procedures of the plans that the case began with; one that is over or a mere test begins none."""
     case = work.case
-    if case.state == CaseState.CLOSED:
+    if case.state == CaseState.CLOSED or (case.test and case.drill_id is None):
         return []
     plans = await work.directory.plans_of(work.conn, work.around.site.id, case.plans)
     named = [plan.procedure for plan in plans if plan.procedure is not None]

@@ -7,6 +7,8 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
+
 from gateway.domain.directory import Address, ChannelSpec, Household, Party, Person
 from gateway.domain.plan import Plan
 from gateway.keyring import DataKey, ErasedKey, Keyring, KeyringError
@@ -61,6 +63,15 @@ def _plan(
 ) -> Plan:
     entry = {"roles": roles} | details | {"id": plan, "kinds": kinds, "privacy": privacy, "procedure": procedure}
     return to_plan(PlanEntry.model_validate(entry), version=version)
+
+
+def _plan_if_any(plan: str, *row: Any) -> Plan | None:
+    """Leave a plan out that cannot be read: its kinds then go to the fallback, and no press is refused for it (D13)."""
+    try:
+        return _plan(plan, *row)
+    except ValidationError:
+        _log.exception("a stored plan cannot be read", extra={"plan": plan})
+        return None
 
 
 class Directory:
@@ -144,7 +155,7 @@ class Directory:
             district=head[0],
             timezone=head[1],
             locale=head[2],
-            plans=tuple(_plan(*row) for row in plans),
+            plans=tuple(plan for row in plans if (plan := _plan_if_any(*row)) is not None),
             fallback=tuple(parties[name] for name in head[3] if name in parties),
             key=self.keyring.unwrap(head[4], head[5]),
         )
@@ -160,8 +171,9 @@ class Directory:
                 (site, missing),
             )
             for row in await cursor.fetchall():
-                plan = _plan(*row)
-                self._plans[site, plan.name] = plan
+                plan = _plan_if_any(*row)
+                if plan is not None:
+                    self._plans[site, plan.name] = plan
         return [self._plans[site, name] for name in names if (site, name) in self._plans]
 
     async def household(self, conn: Connection, household: str, revision: int) -> tuple[Household, DataKey]:

@@ -30,6 +30,7 @@ __all__ = [
     "postpone",
     "register",
     "still_due",
+    "untried",
     "waiting",
 ]
 
@@ -221,8 +222,19 @@ async def waiting(conn: Connection, case_id: UUID) -> bool:
     return bool(rows) and all(row[0] for row in rows)
 
 
+async def untried(conn: Connection, case_id: UUID) -> set[UUID]:
+    """Return the legs of a case with a message that nobody has tried to send yet."""
+    cursor = await conn.execute(
+        "SELECT leg_id FROM notice WHERE case_id = %s AND state = 'due' AND tries = 0 AND channel = 0", (case_id,)
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
 async def hurry(conn: Connection, case_id: UUID) -> None:
-    """Let nothing of a case wait any longer."""
+    """Let nothing of a case wait any longer, and its calls count from now."""
+    await conn.execute(
+        "UPDATE leg SET armed_at = onekey_now() WHERE case_id = %s AND armed_at > onekey_now()", (case_id,)
+    )
     await conn.execute(
         "UPDATE notice SET due_at = onekey_now() WHERE case_id = %s AND state = 'due' AND tries = 0 "
         "AND worker IS NULL AND due_at > onekey_now()",
