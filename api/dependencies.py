@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
@@ -34,6 +35,7 @@ class Parts:
     pool: Pool
     directory: Directory
     hub: Hub
+    report_font: Path | None = None
 
 
 def _parts(request: Request) -> Parts:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from gateway.app import keyring_of
 from gateway.app import run as run_gateway
 from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
+from gateway.commands_case import case, journal
 from gateway.config import Settings
 from gateway.domain.case import NotFound
 from gateway.logs import set_up
@@ -42,6 +43,8 @@ def register(app: typer.Typer) -> None:
         ("broker", _broker),
         ("quarantine", _quarantine),
         ("terminal", _terminal),
+        ("case", case),
+        ("journal", journal),
     ):
         app.add_typer(group, name=name)
 
