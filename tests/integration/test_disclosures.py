@@ -98,12 +98,15 @@ async def test_a_message_says_in_the_journal_what_went_along(database: str, site
     }
 
 
-async def test_readers_at_once_make_one_entry(pool: Pool, directory: Directory, site: str) -> None:
+async def test_readers_at_once_make_one_entry(
+    pool: Pool, directory: Directory, site: str, caplog: pytest.LogCaptureFixture
+) -> None:
     case = (await press(pool, directory)).case_id
     one = Disclosure(case_id=case, who="api:desk", what="case", level="full", health=True)
     await asyncio.gather(*(disclose(pool, directory, one) for _ in range(20)))
     await settle_disclosures(pool, directory)
     assert len(await disclosed(pool, directory, case)) == 1
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("mode", ["FOR UPDATE", "FOR NO KEY UPDATE"])

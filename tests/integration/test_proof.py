@@ -23,9 +23,9 @@ from gateway.service.access import Role, create_key
 from gateway.service.checkpoints import export_checkpoints, list_checkpoints, make_checkpoints
 from gateway.service.persons import erase_person
 from gateway.service.proof import CaseProof, Evidence, examine, prove_case, read_proof
-from gateway.store import checkpoint_file
+from gateway.store import checkpoint_file, checkpoints
 from gateway.store.directory import Directory
-from gateway.store.pool import Pool
+from gateway.store.pool import Pool, connect
 from tests.integration.api_client import Api, press, serving
 from tests.integration.rescues import Rescue, rescuing
 from tests.integration.test_api import settings_for
@@ -334,6 +334,7 @@ async def test_a_forged_checkpoint_vouches_for_nothing(
     """Everything written anew, checkpoints as well, but with a key of one's own."""
     await several(rescue, keyring, file)
     thief = Keyring(bytes(range(5, 37)))
+    thief.public.name = keyring.public.name  # the name of a key is no secret
     with owning(database) as conn:
         conn.execute("UPDATE journal SET at = at - interval '2 minutes' WHERE case_id = %s AND n = 1", (rescue.case,))
         rewrite(conn, rescue.case, 1)
@@ -410,6 +411,17 @@ async def test_replicas_that_work_at_once_make_one_sequence(
         evidence = await examine(pool, keyring, file=file)
         assert (evidence.flaws, evidence.notes) == ([], [])
         assert evidence.checked > 3
+
+
+async def test_one_replica_at_a_time_makes_a_checkpoint(rescue: Rescue, keyring: Keyring, database: str) -> None:
+    await rescue.press()
+    async with await connect(database, name="other") as other, asyncio.TaskGroup() as tasks:
+        async with other.transaction():
+            await checkpoints.lock(other)
+            making = tasks.create_task(make_checkpoints(rescue.pool, keyring))
+            await asyncio.wait({making}, timeout=0.5)
+            assert not making.done()
+        assert await making == 1
 
 
 async def test_many_cases_are_spread_over_several_checkpoints(

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from multiprocessing.pool import ThreadPool
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -118,16 +118,18 @@ while True:
         assert lines(file) == [one.line for one in TEN]
 
 
+MANY = chain(300)
+
+
+def _write_all(file: Path) -> None:
+    for n in range(len(MANY)):
+        append(file, MANY[: n + 1])
+
+
 def test_several_writers_of_one_file_write_each_line_once(file: Path) -> None:
-    many = chain(60)
-
-    def write(_: int) -> None:
-        for n in range(len(many)):
-            append(file, many[: n + 1])
-
-    with ThreadPool(4) as pool:
-        pool.map(write, range(4))
-    assert lines(file) == [one.line for one in many]
+    with get_context("fork").Pool(3) as pool:
+        pool.map(_write_all, [file] * 3)
+    assert lines(file) == [one.line for one in MANY]
 
 
 def test_a_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
