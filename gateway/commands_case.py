@@ -205,6 +205,7 @@ async def _verify(
 async def _verify_all(pool: Pool, keyring: Keyring, evidence: Evidence, *, quiet: bool) -> tuple[list[CaseProof], int]:
     broken: list[CaseProof] = []
     seen: set[UUID] = set()
+    uncovered = 0
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet) as progress:
         total = await proof.count_cases(pool)
@@ -213,8 +214,11 @@ async def _verify_all(pool: Pool, keyring: Keyring, evidence: Evidence, *, quiet
             for one in page:
                 found = await proof.prove_case(pool, keyring, one, evidence)
                 broken += [found] if found.breaks else []
+                uncovered += found.entries > (0 if found.cover is None else found.cover.entries)
                 seen.add(one)
                 progress.advance(task)
+    if uncovered:
+        evidence.notes.append(f"{uncovered} cases have entries that no checkpoint covers yet")
     lost = sorted(set(evidence.heads.cases()) - seen)
     broken += [found for one in lost if (found := await proof.prove_case(pool, keyring, one, evidence)).breaks]
     return broken, len(seen) + len(lost)

@@ -20,12 +20,16 @@ from gateway.domain.journal import GENESIS, chain
 from gateway.keyring import Keyring
 from gateway.proof.keeper import Keeper
 from gateway.service.access import Role, create_key
+from gateway.service.apply_site import apply_site
 from gateway.service.checkpoints import export_checkpoints, list_checkpoints, make_checkpoints
 from gateway.service.persons import erase_person
 from gateway.service.proof import CaseProof, Evidence, examine, prove_case, read_proof
+from gateway.site.load import load
 from gateway.store import checkpoint_file, checkpoints
 from gateway.store.directory import Directory
-from gateway.store.pool import Pool, connect
+from gateway.store.migrate import available, migrate
+from gateway.store.pool import Pool, connect, open_pool
+from tests.conftest import ROOT
 from tests.integration.api_client import Api, press, serving
 from tests.integration.rescues import Rescue, rescuing
 from tests.integration.test_api import settings_for
@@ -471,6 +475,31 @@ async def test_a_database_restored_from_a_backup_goes_on_where_it_stood_and_show
     assert len(proof.breaks) == 1
 
 
+async def test_what_was_journaled_before_there_were_checkpoints_is_covered_by_the_first(
+    server: str, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(server.replace("/onekey?", "/postgres?"), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE before_0004")
+    url = server.replace("/onekey?", "/before_0004?")
+    earlier = [one for one in available() if one.number < 4]
+    monkeypatch.setattr("gateway.store.migrate.available", lambda: earlier)
+    await asyncio.to_thread(migrate, url)
+    directory = Directory(keyring)
+    async with open_pool(url, name="test", size=1) as pool:
+        await apply_site(pool, keyring, load(ROOT / "examples" / "nanjing.yaml").site, prune=False)
+        case = (await press(pool, directory)).case_id
+        monkeypatch.undo()
+        applied = await asyncio.to_thread(migrate, url)
+        assert applied[0].name == "0004_proof.sql"
+        assert await make_checkpoints(pool, keyring) == 1
+        proof, evidence = await judged(pool, keyring, case)
+        assert (proof.breaks, evidence.flaws) == ((), [])
+        assert proof.cover is not None
+        assert proof.cover.entries == proof.entries == 2
+    with psycopg.connect(server.replace("/onekey?", "/postgres?"), autocommit=True) as admin:
+        admin.execute("DROP DATABASE before_0004 WITH (FORCE)")
+
+
 async def test_the_service_itself_may_change_none_of_the_proof(rescue: Rescue, keyring: Keyring, site: str) -> None:
     await rescue.whole()
     await make_checkpoints(rescue.pool, keyring)
@@ -570,6 +599,10 @@ async def test_the_commands_say_what_is_wrong_and_end_with_1(
     code, said, _ = await run("case", "verify", "--all", "--json")
     told = json.loads(said)
     assert (code, told["intact"], told["verified"], told["cases"]) == (0, True, 2, [])
+    assert told["checkpoints"]["notes"] == []
+    await rescue.answer(5000, "community", "arrived")
+    told = json.loads((await run("case", "verify", "--all", "--json"))[1])
+    assert told["checkpoints"]["notes"] == ["1 cases have entries that no checkpoint covers yet"]
     code, said, errors = await run("case", "list", "--json")
     assert {line["id"] for line in json.loads(said)} == {str(case), str(other)}
     code, said, errors = await run("case", "show", str(case))

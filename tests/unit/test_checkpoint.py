@@ -152,3 +152,11 @@ def test_a_checkpoint_says_whose_key_it_is() -> None:
     assert not one.signed(OTHER.public.signed)
     renamed = FIVE[0].replace(KEYRING.public.name.encode(), OTHER.public.name.encode())
     assert not parse(renamed).signed(KEYRING.public.signed)
+
+
+def test_another_way_to_write_the_same_signature_is_not_ours() -> None:
+    letter = FIVE[0][-5:-4]
+    following = bytes([letter[0] + 1])
+    other = FIVE[0][:-5] + following + FIVE[0][-4:]
+    assert base64.b64decode(other[-90:-2]) == base64.b64decode(FIVE[0][-90:-2])
+    assert not parse(other).signed(KEYRING.public.signed)
