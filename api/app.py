@@ -13,7 +13,20 @@ from api import errors, guide, openapi
 from api.dependencies import Parts, any_key
 from api.hub import Hub
 from api.middleware import Envelope
-from api.routes import cases, commands, directory, drills, health, legs, link, metrics, quarantine, stream, tasks
+from api.routes import (
+    cases,
+    commands,
+    directory,
+    drills,
+    health,
+    journal,
+    legs,
+    link,
+    metrics,
+    quarantine,
+    stream,
+    tasks,
+)
 from gateway import __version__
 from gateway.app import keyring_of
 from gateway.config import Settings
@@ -44,7 +57,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None) -> FastAPI:
             if used is None:
                 used = await stack.enter_async_context(open_pool(database, name="api", size=_POOL_SIZE))
             hub = Hub(database, rng=Random())  # noqa: S311  spreads reconnects
-            app.state.parts = Parts(used, Directory(keyring), hub, workdays)
+            app.state.parts = Parts(used, Directory(keyring), hub, workdays, settings.report_font)
             async with hub.running():
                 yield
 
@@ -68,7 +81,7 @@ def _assembled(lifespan: Any | None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         separate_input_output_schemas=False,
     )
-    for module in (health, cases, legs, tasks, drills, commands, stream, directory, quarantine, metrics, link):
+    for module in (health, cases, legs, tasks, drills, commands, journal, stream, directory, quarantine, metrics, link):
         app.include_router(module.router)
 
     @app.get("/v1/openapi.json", tags=["health"], dependencies=[Depends(any_key)])

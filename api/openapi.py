@@ -20,6 +20,7 @@ do not know; unknown fields in requests are refused.
 
 _TAGS = [
     {"name": "cases", "description": "Cases (警情): read, own, confirm safety, close, and answer for a party."},
+    {"name": "journal", "description": "Signed checkpoints, by which everybody can prove what happened when."},
     {"name": "stream", "description": "What happens, as it happens."},
     {"name": "directory", "description": "Who is told, who is protected, where, and by which terminals."},
     {"name": "quarantine", "description": "What could not be read. Nothing that a terminal sent is ever thrown away."},

@@ -45,11 +45,13 @@ class Right(StrEnum):
     SETTLE_QUARANTINE = "replay and dismiss messages of the quarantine"
     READ_STREAM = "read the stream"
     READ_METRICS = "read the metrics"
+    READ_CHECKPOINTS = "read the checkpoints of the journal"
 
 
 RIGHTS: Mapping[Role, frozenset[Right]] = {
     Role.ADMIN: frozenset(Right),
-    Role.OPERATOR: frozenset(Right) - {Right.ERASE_PERSONS, Right.OPEN_TEST_WINDOWS, Right.SETTLE_QUARANTINE},
+    Role.OPERATOR: frozenset(Right)
+    - {Right.ERASE_PERSONS, Right.OPEN_TEST_WINDOWS, Right.SETTLE_QUARANTINE, Right.READ_CHECKPOINTS},
     Role.INTEGRATOR: frozenset(
         {
             Right.READ_CASES,
@@ -58,6 +60,7 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
             Right.READ_TERMINALS,
             Right.READ_STREAM,
             Right.READ_METRICS,
+            Right.READ_CHECKPOINTS,
         }
     ),
     Role.INSTALLER: frozenset(

@@ -12,9 +12,11 @@ from gateway.domain.directory import Party
 from gateway.domain.kinds import NEVER_IN_A_TEST
 from gateway.domain.outbox import DueNotice, GiveUp, Sent, Tried
 from gateway.domain.plan import PlannedLeg
+from gateway.domain.privacy import privacy_of
 from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP, backoff
 from gateway.service import fan_out
 from gateway.service.case_commands import record_answer
+from gateway.service.disclosures import shows_health
 from gateway.service.views import Surroundings, surroundings
 from gateway.store import cases, events, outbox
 from gateway.store.cases import CaseRow, LegRow
@@ -117,6 +119,9 @@ async def _record_case(
 
 def _journal_attempt(journal: Writer, one: Tried) -> None:
     kind = "leg.delivered" if isinstance(one.outcome, Sent) else "leg.attempt_failed"
+    # What went along (R22), also where it failed: it may have arrived. On the stream there are only events.
+    case, level = one.notice.case, privacy_of(one.notice.role, one.notice.case.privacy)
+    personal = one.notice.spec.kind != "stream"
     journal.add(
         Note(
             kind,
@@ -133,6 +138,8 @@ def _journal_attempt(journal: Writer, one: Tried) -> None:
                 "latency_ms": round((one.answered_at - one.started_at).total_seconds() * 1000, 1),
                 "status": one.outcome.status,
                 "detail": one.outcome.detail,
+                "privacy": level.value if personal else None,
+                "health": personal and shows_health(case.household, level),
             },
         ),
         at=one.answered_at,
