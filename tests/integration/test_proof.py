@@ -481,7 +481,7 @@ async def test_what_was_journaled_before_there_were_checkpoints_is_covered_by_th
     with psycopg.connect(server.replace("/onekey?", "/postgres?"), autocommit=True) as admin:
         admin.execute("CREATE DATABASE before_0004")
     url = server.replace("/onekey?", "/before_0004?")
-    earlier = [one for one in available() if one.number < 4]
+    earlier = [one for one in available() if one.number != 4]  # the service knows what came after it
     monkeypatch.setattr("gateway.store.migrate.available", lambda: earlier)
     await asyncio.to_thread(migrate, url)
     directory = Directory(keyring)
