@@ -86,7 +86,9 @@ def kinds_for(party: str | None, role: str, *, kinds: Sequence[str], site: SiteV
 
 def due(row: NoticeRow, *, party: Party, case: CaseView, site: SiteView) -> DueNotice:
     """Return a notice ready to be sent, with the kinds that the party may hear of."""
-    case = replace(case, kinds=kinds_for(party.id, row.role, kinds=case.kinds, site=site))
+    kinds = kinds_for(party.id, row.role, kinds=case.kinds, site=site)
+    if kinds != case.kinds:
+        case = replace(case, kinds=kinds)
     return DueNotice(
         id=row.id,
         leg_id=row.leg_id,

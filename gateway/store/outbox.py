@@ -83,7 +83,7 @@ async def add(
         """
         INSERT INTO notice (id, leg_id, case_id, party_id, number, reason, worker)
         SELECT id, leg, kase, party, number, %s, %s
-        FROM unnest(%s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::int[]) AS new (id, leg, kase, party, number)
+        FROM unnest(%b::text[], %b::uuid[], %b::uuid[], %b::text[], %b::int[]) AS new (id, leg, kase, party, number)
         RETURNING leg_id, id, queued_at
         """,
         (

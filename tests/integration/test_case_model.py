@@ -278,7 +278,8 @@ class Gateway:
     def forget(self) -> None:
         """Begin anew: the directory stays, what happened goes."""
         with self.admin.transaction():
-            for table in ("quarantine", "answer", "attempt", "notice", "journal", "event", "alarm", "leg", "cases"):
+            outer = ("quarantine", "answer", "attempt", "notice", "journal", "event", "alarm", "leg")
+            for table in (*outer, "fact", "command", "step", "run", "cases"):
                 self.admin.execute(f"DELETE FROM {table}".encode())
             self.admin.execute("DELETE FROM test_window")
             self.admin.execute("UPDATE terminal SET epoch = 1")
@@ -703,7 +704,7 @@ class CaseMachine(RuleBasedStateMachine):
             case.id,
             outcome=outcome,
             confirmed_by=confirmed_by,
-            note=None,
+            note="the button got stuck",
             worker=worker,
         )
         unsafe = case.of_class == "emergency" and not case.safe and confirmed_by is None
