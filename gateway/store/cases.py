@@ -13,6 +13,7 @@ from gateway.store.pool import Connection
 
 __all__ = [
     "CaseRow",
+    "Delivered",
     "KnownAlarm",
     "LegRow",
     "NewAlarm",
@@ -22,6 +23,7 @@ __all__ = [
     "add_legs",
     "by_id",
     "count_repeats",
+    "deliver",
     "fail_leg",
     "jsonb",
     "known_copy",
@@ -391,6 +393,43 @@ async def legs_of(conn: Connection, case_id: UUID) -> list[LegRow]:
             (case_id,),
         )
         return await cursor.fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A notice of a leg that its channel took."""
+
+    leg: UUID
+    number: int
+    channel: int
+    at: datetime
+
+
+async def deliver(conn: Connection, delivered: Sequence[Delivered]) -> None:
+    """Note what was delivered; a leg is done with that only by its newest call, since word of a place is no call."""
+    of_leg: dict[UUID, Delivered] = {}
+    for one in delivered:
+        before = of_leg.setdefault(one.leg, one)
+        if before is not one:
+            at, number = min(before.at, one.at), max(before.number, one.number)
+            of_leg[one.leg] = Delivered(one.leg, number, one.channel, at)
+    await conn.execute(
+        """
+        UPDATE leg SET delivered_at = coalesce(delivered_at, new.at), channel = new.channel,
+            state = CASE WHEN state = 'pending' AND NOT EXISTS (
+                SELECT FROM notice n WHERE n.leg_id = leg.id AND n.number > new.number
+                    AND n.reason IN ('alarm', 'fallback', 'procedure', 'pressed_again')
+            ) THEN 'delivered' ELSE state END
+        FROM unnest(%b::uuid[], %b::int[], %b::int[], %b::timestamptz[]) AS new (id, number, channel, at)
+        WHERE leg.id = new.id
+        """,
+        (
+            [one.leg for one in of_leg.values()],
+            [one.number for one in of_leg.values()],
+            [one.channel for one in of_leg.values()],
+            [one.at for one in of_leg.values()],
+        ),
+    )
 
 
 async def fail_leg(conn: Connection, leg: UUID, problem: str) -> datetime:
