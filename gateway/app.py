@@ -78,10 +78,11 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             url, seed = settings.auth_url.get_secret_value(), settings.auth_seed.get_secret_value()
             responder = Responder(url, seed, CredentialCache(database, keyring))
 
+        directory = Directory(keyring)
         dispatcher = Dispatcher(
             database,
             notify_pool,
-            Directory(keyring),
+            directory,
             {
                 "webhook": webhook,
                 "mqtt": MqttChannel(notify_link, answer_link=answer_link),
@@ -101,11 +102,12 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         alarms = AlarmLane(
             alarm_link,
             alarm_pool,
-            Directory(keyring),
+            directory,
             submit=dispatcher.submit,
             worker=lambda: dispatcher.worker,
             workers=settings.alarm_workers,
             rng=rng,
+            busy=lambda: dispatcher.busy,
             observe=observe,
         )
         telemetry = TelemetryLane(

@@ -15,6 +15,8 @@ from functools import partial
 from time import monotonic
 from typing import TypeVar
 
+import uvloop
+
 from firmware_sim.children import hearing, say
 from firmware_sim.fleet import Broker
 from protocols.okc import Up, up_topic
@@ -247,4 +249,4 @@ async def _run() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run())
+    uvloop.run(_run())

@@ -12,6 +12,8 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import uvloop
+
 from firmware_sim.children import hearing, say
 
 __all__ = ["Kept", "Seen", "take_requests"]
@@ -133,4 +135,4 @@ async def _run() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run())
+    uvloop.run(_run())

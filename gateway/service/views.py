@@ -1,7 +1,8 @@
 """From rows to the values that messages are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 from gateway.domain.directory import Household, Party
 from gateway.domain.ladder import Ladder, arranged
@@ -13,7 +14,16 @@ from gateway.store.directory import Directory, SiteView
 from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Connection
 
-__all__ = ["Surroundings", "agreements_of", "case_key", "due", "kinds_for", "surroundings", "view_of"]
+__all__ = [
+    "Surroundings",
+    "agreements_of",
+    "case_key",
+    "case_keys",
+    "due",
+    "kinds_for",
+    "surroundings",
+    "view_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,27 @@ async def case_key(conn: Connection, keyring: Keyring, case: CaseRow, *, site: S
         return site.key
 
 
+async def case_keys(conn: Connection, directory: Directory, cases: Sequence[CaseRow]) -> Mapping[UUID, DataKey]:
+    """Return what `case_key` would for each of `cases`, by case."""
+    rows = await (
+        await conn.execute("SELECT id, wrapped FROM data_key WHERE id = ANY(%b)", ([case.key_id for case in cases],))
+    ).fetchall()
+    wrapped: dict[UUID, bytes | None] = dict(rows)
+    found = {}
+    for case in cases:
+        try:
+            found[case.id] = directory.keyring.unwrap(case.key_id, wrapped[case.key_id])
+        except ErasedKey:
+            found[case.id] = (await _site_of(conn, directory, case)).key
+    return found
+
+
+async def _site_of(conn: Connection, directory: Directory, case: CaseRow) -> SiteView:
+    row = await (await conn.execute("SELECT revision FROM site WHERE id = %s", (case.site_id,))).fetchone()
+    assert row is not None
+    return await directory.site(conn, case.site_id, row[0])
+
+
 def view_of(case: CaseRow, *, site: SiteView, household: Household | None) -> CaseView:
     """Return the case as messages show it."""
     return CaseView(
@@ -101,7 +132,9 @@ def kinds_for(party: str | None, role: str, *, kinds: Sequence[str], site: SiteV
 
 def due(row: NoticeRow, *, party: Party, case: CaseView, site: SiteView) -> DueNotice:
     """Return a notice ready to be sent, with the kinds that the party may hear of and by the ladder of its leg."""
-    case = replace(case, kinds=kinds_for(party.id, row.role, kinds=case.kinds, site=site))
+    kinds = kinds_for(party.id, row.role, kinds=case.kinds, site=site)
+    if kinds != case.kinds:
+        case = replace(case, kinds=kinds)
     ladder = Ladder.of_record(row.ladder)
     return DueNotice(
         id=row.id,

@@ -5,11 +5,11 @@ Headers ``webhook-id`` (stable for the notice, repeated on every retry, I5), ``w
 in the form of ``schemas.notices.Answer`` answers for the party. 410 says never again.
 """
 
-import asyncio
 import errno
 import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Self
 
 import aiohttp
@@ -63,27 +63,40 @@ class WebhookChannel:
         assert self._session is not None
         options: dict[str, Any] = notice.spec.options
         now = datetime.now(UTC)
-        body = compose(notice, now=now, answer_url=self._link(notice)).model_dump_json(exclude_none=True)
-        signature = Webhook(options["secret"]).sign(notice.id, now, body)
+        body = compose(notice, now=now, answer_url=self._link(notice))
         headers = {
             "webhook-id": notice.id,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": signature,
+            "webhook-signature": _signer(options["secret"]).sign(notice.id, now, body.decode()),
         }
-        timeout = aiohttp.ClientTimeout(total=float(options.get("timeout_s", _DEFAULT_TIMEOUT_S)))
+        timeout = _timeout(float(options.get("timeout_s", _DEFAULT_TIMEOUT_S)))
         try:
             async with self._session.post(
-                options["url"], data=body.encode(), headers=headers, timeout=timeout, allow_redirects=False
+                options["url"], data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                try:
-                    raw = await response.content.readexactly(_LARGEST_ANSWER)
-                except asyncio.IncompleteReadError as exc:
-                    raw = exc.partial  # the whole body: it is shorter than that
-                return _outcome(response.status, raw)
+                return _outcome(response.status, await _read(response))
         except TimeoutError:
             return TryAgain("no answer in time")
         except (aiohttp.ClientError, OSError) as exc:
             return TryAgain(_short(exc))
+
+
+@lru_cache(maxsize=10_000)
+def _signer(secret: str) -> Webhook:
+    return Webhook(secret)
+
+
+@lru_cache(maxsize=100)
+def _timeout(total_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body, of a longer one the beginning."""
+    raw = b""
+    while len(raw) < _LARGEST_ANSWER and (more := await response.content.read(_LARGEST_ANSWER - len(raw))):
+        raw += more
+    return raw
 
 
 def _outcome(status: int, raw: bytes) -> Outcome:
@@ -96,6 +109,8 @@ def _outcome(status: int, raw: bytes) -> Outcome:
 
 def _answer(raw: bytes) -> PartyAnswer | None:
     """Read an answer, if the body is one: anything else only says delivered (I7)."""
+    if not raw:
+        return None
     try:
         answer = Answer.model_validate_json(raw)
     except ValidationError:
