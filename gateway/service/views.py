@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from gateway.domain.directory import Household, Party
 from gateway.domain.ladder import Ladder, arranged
@@ -13,7 +14,16 @@ from gateway.store.directory import Directory, SiteView
 from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Connection
 
-__all__ = ["Surroundings", "agreements_of", "case_key", "due", "kinds_for", "surroundings", "view_of"]
+__all__ = [
+    "Surroundings",
+    "agreements_of",
+    "case_key",
+    "due",
+    "kinds_for",
+    "surroundings",
+    "surroundings_now",
+    "view_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +47,14 @@ def agreements_of(household: Household | None) -> frozenset[str]:
 
 async def surroundings(conn: Connection, directory: Directory, case: CaseRow) -> Surroundings:
     """Look up the site, the household and the journal's key of a case."""
+    around, _ = await surroundings_now(conn, directory, case)
+    return around
+
+
+async def surroundings_now(conn: Connection, directory: Directory, case: CaseRow) -> tuple[Surroundings, datetime]:
+    """Return what `surroundings` does, and the time of the database."""
     cursor = await conn.execute(
-        "SELECT s.revision, k.wrapped FROM site s, data_key k WHERE s.id = %s AND k.id = %s",
+        "SELECT s.revision, k.wrapped, onekey_now() FROM site s, data_key k WHERE s.id = %s AND k.id = %s",
         (case.site_id, case.key_id),
     )
     row = await cursor.fetchone()
@@ -51,7 +67,7 @@ async def surroundings(conn: Connection, directory: Directory, case: CaseRow) ->
         key = directory.keyring.unwrap(case.key_id, row[1])
     except ErasedKey:
         key = site.key
-    return Surroundings(site, household, key)
+    return Surroundings(site, household, key), row[2]
 
 
 async def case_key(conn: Connection, keyring: Keyring, case: CaseRow, *, site: SiteView) -> DataKey:
