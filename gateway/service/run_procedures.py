@@ -13,7 +13,7 @@ from uuid import UUID
 
 from gateway.domain import keys
 from gateway.domain.case import CaseState, DomainError, LegState, NotFound, StateConflict
-from gateway.domain.kinds import CaseClass
+from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.outbox import DueNotice
 from gateway.domain.plan import DURESS, EVERY_KIND, Plan, legs_of
 from gateway.domain.procedure import Advance, Change, ChangeKind, Does, Procedure, StepRow, advance
@@ -162,8 +162,9 @@ async def _wanted(work: Work) -> list[str]:
         return []
     plans = await work.directory.plans_of(work.conn, work.around.site.id, case.plans)
     named = [plan.procedure for plan in plans if plan.procedure is not None]
-    if not named and case.case_class == CaseClass.EMERGENCY:
-        return [DEFAULT]
+    urgent = {kind for kind in case.kinds if classify((kind,)) is CaseClass.EMERGENCY} | {EVERY_KIND}
+    if case.case_class == CaseClass.EMERGENCY and not any(plan.procedure for plan in plans if urgent & {*plan.kinds}):
+        named.append(DEFAULT)  # a procedure for the service that was asked for as well is none for the emergency
     return list(dict.fromkeys(named))
 
 
