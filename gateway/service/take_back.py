@@ -11,7 +11,7 @@ from gateway.domain.case import CaseState, Fact, FalseAlarm
 from gateway.domain.kinds import CaseClass
 from gateway.domain.plan import DURESS
 from gateway.domain.words import CANCEL, HEARD, RESTORES
-from gateway.service import case_orders, fan_out
+from gateway.service import fan_out
 from gateway.service.case_commands import Outcome, close_in
 from gateway.service.case_work import Work, WorkingDay, add_fact, locked
 from gateway.service.run_procedures import advance_work
@@ -60,10 +60,6 @@ async def take_word(
             if counted:
                 await advance_work(work, is_working_day)
                 await work.journal.flush(conn)
-                if work.case.state == CaseState.CLOSED and work.case.owner is not None:
-                    await case_orders.write_up(
-                        conn, directory.keyring, work.case, work.around, work.journal.head, operator=work.case.owner
-                    )
                 touched.append(case_id)
     return touched
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from gateway.domain import keys
-from gateway.domain.case import NotFound, StateConflict
+from gateway.domain.case import CaseState, NotFound, StateConflict
 from gateway.domain.figures import BadPeriod, Period
 from gateway.domain.kinds import CaseClass
 from gateway.domain.privacy import Privacy
@@ -125,6 +125,8 @@ async def _held(pool: Pool, directory: Directory, order: UUID) -> AsyncIterator[
         if row is None:
             raise NotFound(f"There is no work order {order}.")
         site = await site_of(conn, directory, row.site_id)
+        if work is not None and work.case.state == CaseState.CLOSED:  # a terminal may have closed it
+            row = replace(row, over=True)
         yield _Held(conn, row, site, work, open_content(directory.keyring, row))
         if work is not None:
             await work.journal.flush(conn)

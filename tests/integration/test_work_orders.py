@@ -14,6 +14,8 @@ from api.sheets import read_sheet
 from gateway.domain.journal import verify
 from gateway.keyring import Keyring
 from gateway.service.access import Role
+from gateway.service.take_back import take_word
+from gateway.service.workdays import Workdays
 from gateway.store import journal
 from tests.integration.hotline import Hotline, hotline
 
@@ -639,3 +641,31 @@ async def test_operators_are_named_and_forgotten(desk: Hotline) -> None:
     await desk.ok("DELETE", "/v1/operators/seat-7", role=Role.ADMIN)
     assert await desk.ok("GET", "/v1/operators") == []
     assert (await desk.refused("DELETE", "/v1/operators/seat-7", role=Role.ADMIN))[0] == 404
+
+
+# What a terminal takes back
+
+
+async def test_a_fall_cancelled_at_the_terminal_ends_the_work_order_of_who_took_it(desk: Hotline) -> None:
+    case = await desk.press("860000000000001", "fall")
+    await desk.own(case)
+    async with desk.pool.connection() as conn:
+        later = "UPDATE notice SET state = 'due', ended_at = NULL, due_at = onekey_now() + interval '1 min'"
+        await conn.execute(later.encode() + b" WHERE case_id = %s", (case,))
+    await desk.after(seconds=2)
+    touched = await take_word(
+        desk.pool,
+        desk.directory,
+        "860000000000001",
+        "cancel",
+        seq=None,
+        said_at=desk.now,
+        is_working_day=Workdays().is_working_day,
+        worker=None,
+    )
+    assert touched == [case]
+    assert await desk.rows("SELECT state, false_alarm FROM cases WHERE id = %s", case) == [("closed", "other")]
+    order = await desk.change(await desk.order_of(case), completed=True)
+    assert "结案：误报（其他；cancelled at the terminal" in order["record"]
+    assert "老人在通知前取消" in order["record"]
+    assert await desk.rows("SELECT over FROM work_order WHERE id = %s", order["id"]) == [(True,)]
