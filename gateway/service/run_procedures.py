@@ -36,6 +36,7 @@ __all__ = [
     "apply_change",
     "procedure_of",
     "start_procedure",
+    "start_procedure_in",
     "store_procedure",
     "store_shipped",
 ]
@@ -355,11 +356,16 @@ async def start_procedure(
     """
     async with pool.connection() as conn, conn.transaction():
         work = await locked(conn, directory, case_id)
-        version = await procedures.newest_version(conn, procedure)
-        if version is None:
-            raise NotFound(f"There is no procedure {procedure}.")
-        if any(run.procedure == procedure for run in await procedures.runs_of(conn, case_id)):
-            raise StateConflict(f"The procedure {procedure} was started for this case before.")
-        await _add_run(work, procedure, version, work.now, by=f"operator:{by}")
-        await advance_work(work, is_working_day)
+        await start_procedure_in(work, procedure, by=by, is_working_day=is_working_day)
         await work.journal.flush(conn)
+
+
+async def start_procedure_in(work: Work, procedure: str, *, by: str, is_working_day: WorkingDay) -> None:
+    """Do the work of `start_procedure` in the caller's transaction, which flushes the journal."""
+    version = await procedures.newest_version(work.conn, procedure)
+    if version is None:
+        raise NotFound(f"There is no procedure {procedure}.")
+    if any(run.procedure == procedure for run in await procedures.runs_of(work.conn, work.case.id)):
+        raise StateConflict(f"The procedure {procedure} was started for this case before.")
+    await _add_run(work, procedure, version, work.now, by=f"operator:{by}")
+    await advance_work(work, is_working_day)

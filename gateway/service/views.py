@@ -20,6 +20,7 @@ __all__ = [
     "case_key",
     "due",
     "kinds_for",
+    "site_of",
     "surroundings",
     "surroundings_now",
     "view_of",
@@ -43,6 +44,13 @@ class Surroundings:
 def agreements_of(household: Household | None) -> frozenset[str]:
     """Return the agreements that anybody of a household signed (R3)."""
     return frozenset() if household is None else frozenset(name for one in household.persons for name in one.agreements)
+
+
+async def site_of(conn: Connection, directory: Directory, site: str) -> SiteView:
+    """Look up a site as it stands now."""
+    row = await (await conn.execute("SELECT revision FROM site WHERE id = %s", (site,))).fetchone()
+    assert row is not None
+    return await directory.site(conn, site, row[0])
 
 
 async def surroundings(conn: Connection, directory: Directory, case: CaseRow) -> Surroundings:
