@@ -18,14 +18,17 @@ from api.routes import (
     commands,
     directory,
     drills,
+    figures,
     health,
     journal,
     legs,
     link,
     metrics,
+    operators,
     quarantine,
     stream,
     tasks,
+    work_orders,
 )
 from gateway import __version__
 from gateway.app import keyring_of
@@ -81,7 +84,10 @@ def _assembled(lifespan: Any | None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         separate_input_output_schemas=False,
     )
-    for module in (health, cases, legs, tasks, drills, commands, journal, stream, directory, quarantine, metrics, link):
+    for module in (
+        *(health, cases, legs, tasks, work_orders, operators, figures),
+        *(drills, commands, journal, stream, directory, quarantine, metrics, link),
+    ):
         app.include_router(module.router)
 
     @app.get("/v1/openapi.json", tags=["health"], dependencies=[Depends(any_key)])

@@ -128,7 +128,7 @@ class ReportDisclosure(_Out):
     """Who saw personal data of the case, beside the parties that were told."""
 
     who: str
-    what: Literal["case", "answer_page", "report"]
+    what: Literal["case", "answer_page", "report", "work_order"]
     privacy: str
     at: UtcDatetime
 

@@ -141,6 +141,7 @@ async def close_case(
         outcome=body.outcome,
         confirmed_by=body.confirmed_by,
         note=body.note,
+        reason=body.reason,
         urgency=body.urgency,
         operator=body.operator,
         via=f"api:{who.id}",

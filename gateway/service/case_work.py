@@ -10,7 +10,7 @@ from gateway.domain.case import Fact, NotFound
 from gateway.domain.outbox import DueNotice
 from gateway.keyring import ErasedKey, KeyringError
 from gateway.service.settling import settle_role
-from gateway.service.views import Surroundings, case_key, surroundings
+from gateway.service.views import Surroundings, case_key, surroundings_now
 from gateway.store import cases, events, procedures
 from gateway.store.cases import CaseRow
 from gateway.store.directory import Directory
@@ -56,15 +56,16 @@ class Work:
 async def work_on(conn: Connection, directory: Directory, case: CaseRow, *, worker: int | None) -> Work:
     """Return the work on a case whose row the caller has locked."""
     try:
-        around = await surroundings(conn, directory, case)
+        around, now = await surroundings_now(conn, directory, case)
     except (KeyringError, ErasedKey):
         # The household cannot be read any more; tasks of people go on, and the fallback can still be told.
         row = await (await conn.execute("SELECT revision FROM site WHERE id = %s", (case.site_id,))).fetchone()
         assert row is not None
         site = await directory.site(conn, case.site_id, row[0])
         around = Surroundings(site, None, await case_key(conn, directory.keyring, case, site=site))
+        now = await procedures.the_time(conn)
     journal = Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
-    return Work(conn, directory, case, around, journal, await procedures.the_time(conn), worker)
+    return Work(conn, directory, case, around, journal, now, worker)
 
 
 async def locked(conn: Connection, directory: Directory, case_id: UUID, *, worker: int | None = None) -> Work:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from gateway.domain import keys
 from gateway.domain.case import CaseState, DomainError, LegState, NotFound, StateConflict
-from gateway.domain.kinds import CaseClass
+from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.outbox import DueNotice
 from gateway.domain.plan import DURESS, EVERY_KIND, Plan, legs_of
 from gateway.domain.procedure import Advance, Change, ChangeKind, Does, Procedure, StepRow, advance
@@ -36,6 +36,7 @@ __all__ = [
     "apply_change",
     "procedure_of",
     "start_procedure",
+    "start_procedure_in",
     "store_procedure",
     "store_shipped",
 ]
@@ -162,8 +163,9 @@ async def _wanted(work: Work) -> list[str]:
         return []
     plans = await work.directory.plans_of(work.conn, work.around.site.id, case.plans)
     named = [plan.procedure for plan in plans if plan.procedure is not None]
-    if not named and case.case_class == CaseClass.EMERGENCY:
-        return [DEFAULT]
+    urgent = {kind for kind in case.kinds if classify((kind,)) is CaseClass.EMERGENCY} | {EVERY_KIND}
+    if case.case_class == CaseClass.EMERGENCY and not any(plan.procedure for plan in plans if urgent & {*plan.kinds}):
+        named.append(DEFAULT)  # a procedure for the service that was asked for as well is none for the emergency
     return list(dict.fromkeys(named))
 
 
@@ -354,11 +356,16 @@ async def start_procedure(
     """
     async with pool.connection() as conn, conn.transaction():
         work = await locked(conn, directory, case_id)
-        version = await procedures.newest_version(conn, procedure)
-        if version is None:
-            raise NotFound(f"There is no procedure {procedure}.")
-        if any(run.procedure == procedure for run in await procedures.runs_of(conn, case_id)):
-            raise StateConflict(f"The procedure {procedure} was started for this case before.")
-        await _add_run(work, procedure, version, work.now, by=f"operator:{by}")
-        await advance_work(work, is_working_day)
+        await start_procedure_in(work, procedure, by=by, is_working_day=is_working_day)
         await work.journal.flush(conn)
+
+
+async def start_procedure_in(work: Work, procedure: str, *, by: str, is_working_day: WorkingDay) -> None:
+    """Do the work of `start_procedure` in the caller's transaction, which flushes the journal."""
+    version = await procedures.newest_version(work.conn, procedure)
+    if version is None:
+        raise NotFound(f"There is no procedure {procedure}.")
+    if any(run.procedure == procedure for run in await procedures.runs_of(work.conn, work.case.id)):
+        raise StateConflict(f"The procedure {procedure} was started for this case before.")
+    await _add_run(work, procedure, version, work.now, by=f"operator:{by}")
+    await advance_work(work, is_working_day)

@@ -7,7 +7,7 @@ decide (I6). Under duress a key ends nothing, since others may press it (D13).
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from gateway.domain.case import CaseState, Fact
+from gateway.domain.case import CaseState, Fact, FalseAlarm
 from gateway.domain.kinds import CaseClass
 from gateway.domain.plan import DURESS
 from gateway.domain.words import CANCEL, HEARD, RESTORES
@@ -116,5 +116,6 @@ async def _close(work: Work, outcome: Outcome, *, note: str | None, by: str) -> 
         actor=by,
         via="terminal",
         worker=None,
+        false_alarm=FalseAlarm.OTHER if outcome is Outcome.FALSE_ALARM else None,
     )
     work.change(state=CaseState.CLOSED, closed_at=work.now, closed_by=by, outcome=outcome)

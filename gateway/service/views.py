@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from gateway.domain.directory import Household, Party
@@ -21,7 +22,9 @@ __all__ = [
     "case_keys",
     "due",
     "kinds_for",
+    "site_of",
     "surroundings",
+    "surroundings_now",
     "view_of",
 ]
 
@@ -45,10 +48,23 @@ def agreements_of(household: Household | None) -> frozenset[str]:
     return frozenset() if household is None else frozenset(name for one in household.persons for name in one.agreements)
 
 
+async def site_of(conn: Connection, directory: Directory, site: str) -> SiteView:
+    """Look up a site as it stands now."""
+    row = await (await conn.execute("SELECT revision FROM site WHERE id = %s", (site,))).fetchone()
+    assert row is not None
+    return await directory.site(conn, site, row[0])
+
+
 async def surroundings(conn: Connection, directory: Directory, case: CaseRow) -> Surroundings:
     """Look up the site, the household and the journal's key of a case."""
+    around, _ = await surroundings_now(conn, directory, case)
+    return around
+
+
+async def surroundings_now(conn: Connection, directory: Directory, case: CaseRow) -> tuple[Surroundings, datetime]:
+    """Return what `surroundings` does, and the time of the database."""
     cursor = await conn.execute(
-        "SELECT s.revision, k.wrapped FROM site s, data_key k WHERE s.id = %s AND k.id = %s",
+        "SELECT s.revision, k.wrapped, onekey_now() FROM site s, data_key k WHERE s.id = %s AND k.id = %s",
         (case.site_id, case.key_id),
     )
     row = await cursor.fetchone()
@@ -61,7 +77,7 @@ async def surroundings(conn: Connection, directory: Directory, case: CaseRow) ->
         key = directory.keyring.unwrap(case.key_id, row[1])
     except ErasedKey:
         key = site.key
-    return Surroundings(site, household, key)
+    return Surroundings(site, household, key), row[2]
 
 
 async def case_key(conn: Connection, keyring: Keyring, case: CaseRow, *, site: SiteView) -> DataKey:
@@ -88,14 +104,8 @@ async def case_keys(conn: Connection, directory: Directory, cases: Sequence[Case
         try:
             found[case.id] = directory.keyring.unwrap(case.key_id, wrapped[case.key_id])
         except ErasedKey:
-            found[case.id] = (await _site_of(conn, directory, case)).key
+            found[case.id] = (await site_of(conn, directory, case.site_id)).key
     return found
-
-
-async def _site_of(conn: Connection, directory: Directory, case: CaseRow) -> SiteView:
-    row = await (await conn.execute("SELECT revision FROM site WHERE id = %s", (case.site_id,))).fetchone()
-    assert row is not None
-    return await directory.site(conn, case.site_id, row[0])
 
 
 def view_of(case: CaseRow, *, site: SiteView, household: Household | None) -> CaseView:

@@ -284,13 +284,15 @@ async def set_safe(conn: Connection, case_id: UUID, by: str) -> datetime:
     )
 
 
-async def set_closed(conn: Connection, case_id: UUID, *, outcome: str, by: str) -> datetime:
+async def set_closed(
+    conn: Connection, case_id: UUID, *, outcome: str, by: str, false_alarm: str | None = None
+) -> datetime:
     """Close a case; returns when."""
     return await _when(
         conn,
-        "UPDATE cases SET state = 'closed', closed_at = onekey_now(), closed_by = %s, outcome = %s WHERE id = %s "
-        "RETURNING closed_at",
-        (by, outcome, case_id),
+        "UPDATE cases SET state = 'closed', closed_at = onekey_now(), closed_by = %s, outcome = %s, false_alarm = %s "
+        "WHERE id = %s RETURNING closed_at",
+        (by, outcome, false_alarm, case_id),
     )
 
 

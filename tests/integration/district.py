@@ -18,6 +18,8 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import uvloop
+
 from gateway.domain.case import DomainError, Fact
 from gateway.domain.outbox import DueNotice, GiveUp, Outcome, PartyAnswer, Sent, Tried, TryAgain
 from gateway.keyring import Keyring
@@ -327,7 +329,8 @@ async def run(database: str, clock_file: Path, cases: int) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Run as a program."""
     database, clock_file, cases = arguments
-    asyncio.run(run(database, Path(clock_file), int(cases)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(database, Path(clock_file), int(cases)))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ ROLES = ("relative", "emergency_contact", "neighbour", "hotline", "ambulance_120
 RESCUE = ("ambulance_120", "fire_119", "police_110")
 OVER = ("closed", "withdrawn")
 STEPS = int(os.environ.get("ONEKEY_MACHINE_STEPS", "50"))
-EXAMPLES = int(os.environ.get("ONEKEY_MACHINE_EXAMPLES", "220" if os.environ.get("CI") else "40"))
+EXAMPLES = int(os.environ.get("ONEKEY_MACHINE_EXAMPLES", "280" if os.environ.get("CI") else "40"))
 """In CI more than 10,000 steps; a developer waits a minute."""
 
 
@@ -523,7 +523,7 @@ def test_whatever_happens_the_invariants_hold(plant: Plant) -> None:
     machine = type("Whole", (Rescue,), {"plant": plant})
     run_state_machine_as_test(machine, settings=_settings(EXAMPLES))
     print(f"{machine.steps} steps")  # noqa: T201 # shown with -s
-    assert machine.steps >= EXAMPLES * STEPS * 0.9
+    assert machine.steps >= EXAMPLES * STEPS * 0.72, "a life ends before its last step now and then, not much more"
 
 
 # Mutants: each of these must be seen
