@@ -124,8 +124,13 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str] | Non
     async with conn.cursor(row_factory=class_row(NoticeRow)) as cursor:
         await cursor.execute(
             """
-            WITH dead AS MATERIALIZED (
-                SELECT id FROM worker WHERE id <> %(me)s AND id NOT IN (
+            WITH RECURSIVE owner (id) AS (  -- whoever owns anything, from one to the next by the index
+                SELECT min(worker) FROM notice WHERE state = 'due'
+                UNION ALL
+                SELECT (SELECT min(worker) FROM notice WHERE state = 'due' AND worker > owner.id) FROM owner
+                WHERE owner.id IS NOT NULL
+            ), dead AS MATERIALIZED (  -- also one whose row is long gone
+                SELECT id FROM owner WHERE id <> %(me)s AND id NOT IN (
                     SELECT w.id FROM worker w JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted
                         AND l.classid = %(lock)s AND l.objid = w.id AND l.objsubid = 2
                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
