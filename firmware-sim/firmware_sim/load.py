@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import uvloop
 
@@ -123,9 +123,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce the terminal to the broker."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._connect)
+        self._transport = cast("asyncio.Transport", transport)  # that of uvloop is one without saying so
+        self._transport.write(self._connect)
 
     def data_received(self, data: bytes) -> None:
         """Take what whole packets there are."""

@@ -54,8 +54,8 @@ def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> byte
         "terminal": case.terminal,
         "household": None if case.household is None else case.household.id,
         "address": part.address,
-        "location": _aged(part, now),
-        "maps": part.maps,
+        "location": _aged(part.place, now),
+        "maps": part.place.maps,
         "persons": part.persons,
         "problem": None if level is Privacy.NEIGHBOUR else case.problem,
         "outcome": case.outcome,
@@ -80,13 +80,21 @@ def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """What all messages say that go to roles of one level. ``location`` lacks its age."""
+class _Place:
+    """What is the same for whoever may know it. ``location`` lacks its age."""
 
-    address: dict[str, Any] | None
+    address: str | None
     location: dict[str, Any] | None
     measured_at: datetime | None
     maps: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What all messages say that go to roles of one level."""
+
+    address: dict[str, Any] | None
+    place: _Place
     persons: list[dict[str, Any]]
     what: str
     who: str
@@ -112,38 +120,48 @@ class _Memo(Generic[T]):
 
 
 _parts: _Memo[_Part] = _Memo(1024)
-_maps: _Memo[dict[str, str]] = _Memo(1024)
-
-
-def _part(case: CaseView, level: Privacy, today: date, words: "_Words") -> _Part:
-    household, record = case.household, None if level is Privacy.NEIGHBOUR else case.location
-    people = () if household is None or level is Privacy.NEIGHBOUR else household.persons
-    place = None if record is None else place_of(record)
-    return _Part(
-        address=None if household is None else _address(household.address, level),
-        location=None if record is None else _known({name: record.get(name) for name in _LOCATION}),
-        measured_at=None if place is None else place.at,
-        maps=({} if place is None else _maps.get(case, None, lambda: map_links(place.coordinates, _map_label(case)))),
-        persons=[] if household is None else _persons(household, level, today),
-        what=words.comma.join(words.kinds.get(kind, kind) for kind in case.kinds),
-        who=words.comma.join(person.name + _age(person, words, today) for person in people),
-        where=_where(case, words),
-    )
-
-
+_places: _Memo[_Place] = _Memo(1024)
+_NOWHERE = _Place(None, None, None, {})
 _LOCATION = ("lat", "lon", "datum", "source", "accuracy_m")
 
 
-def _aged(part: _Part, now: datetime) -> dict[str, Any] | None:
-    if part.location is None or part.measured_at is None:
-        return part.location
-    at = part.measured_at.astimezone(UTC)
-    return part.location | {"at": at, "age_s": max(0, int((now - at).total_seconds()))}
+def _place(case: CaseView) -> _Place:
+    address = None if case.household is None else case.household.address.text()
+    if case.location is None:
+        return _Place(address, None, None, {})
+    place = place_of(case.location)
+    return _Place(
+        address=address,
+        location=_known({name: case.location.get(name) for name in _LOCATION}),
+        measured_at=None if place.at is None else place.at.astimezone(UTC),
+        maps=map_links(place.coordinates, _map_label(case)),
+    )
 
 
-def _address(address: Address, level: Privacy) -> dict[str, Any]:
+def _part(case: CaseView, level: Privacy, today: date, words: "_Words") -> _Part:
+    household = case.household
+    place = _places.get(case, None, lambda: _place(case))
+    people = () if household is None or level is Privacy.NEIGHBOUR else household.persons
+    return _Part(
+        address=None if household is None else _address(household.address, level, text=place.address),
+        place=_NOWHERE if level is Privacy.NEIGHBOUR else place,
+        persons=[] if household is None else _persons(household, level, today),
+        what=words.comma.join(words.kinds.get(kind, kind) for kind in case.kinds),
+        who=words.comma.join(person.name + _age(person, words, today) for person in people),
+        where=_where(case, place, words),
+    )
+
+
+def _aged(place: _Place, now: datetime) -> dict[str, Any] | None:
+    if place.location is None or place.measured_at is None:
+        return place.location
+    age_s = max(0, int((now - place.measured_at).total_seconds()))
+    return place.location | {"at": place.measured_at, "age_s": age_s}
+
+
+def _address(address: Address, level: Privacy, *, text: str | None) -> dict[str, Any]:
     approach = None if level is Privacy.NEIGHBOUR else address.approach
-    return _known({"text": address.text(), "landmark": address.landmark, "approach": approach})
+    return _known({"text": text, "landmark": address.landmark, "approach": approach})
 
 
 def _persons(household: Household, level: Privacy, today: date) -> list[dict[str, Any]]:
@@ -192,9 +210,9 @@ def _sentence(notice: DueNotice, part: _Part) -> str:
     )
 
 
-def _where(case: CaseView, words: "_Words") -> str:
-    if case.household is not None:
-        return case.household.address.text()
+def _where(case: CaseView, place: _Place, words: "_Words") -> str:
+    if place.address is not None:
+        return place.address
     return words.nowhere if case.terminal is None else f"{words.terminal} {case.terminal}"
 
 
