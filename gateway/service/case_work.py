@@ -14,6 +14,7 @@ from gateway.service.views import Surroundings, case_key, surroundings_now
 from gateway.store import cases, events, procedures
 from gateway.store.cases import CaseRow
 from gateway.store.directory import Directory
+from gateway.store.events import NewEvent
 from gateway.store.journal import Head, Note, Writer
 from gateway.store.pool import Connection
 from gateway.store.procedures import FactRow
@@ -25,7 +26,7 @@ WorkingDay = Callable[[date], bool]
 
 @dataclass(slots=True)
 class Work:
-    """A locked case. ``notices`` are to be sent by ``worker`` after the commit; the caller flushes ``journal``."""
+    """A locked case. ``notices`` are to be sent by ``worker`` after the commit; the caller flushes it at the end."""
 
     conn: Connection
     directory: Directory
@@ -36,6 +37,7 @@ class Work:
     worker: int | None
     notices: list[DueNotice] = field(default_factory=list)
     known: list[FactRow] | None = None
+    news: list[NewEvent] = field(default_factory=list)
 
     async def facts(self) -> list[FactRow]:
         """Return what is known of the rescue, oldest first; read once for each piece of work."""
@@ -43,10 +45,21 @@ class Work:
             self.known = await procedures.facts_of(self.conn, self.case.id)
         return self.known
 
-    async def note(self, kind: str, data: dict[str, Any], *, actor: str, private: dict[str, Any] | None = None) -> None:
+    def note(self, kind: str, data: dict[str, Any], *, actor: str, private: dict[str, Any] | None = None) -> None:
         """Put something on record: `data` in the journal and the stream, `private` in the journal alone."""
         self.journal.add(Note(kind, data | (private or {}), actor=actor), at=self.now)
-        await events.emit(self.conn, kind, district=self.case.district, case_id=self.case.id, data=data)
+        self.news.append(NewEvent(kind=kind, district=self.case.district, case_id=self.case.id, data=data))
+
+    async def emit(self) -> None:
+        """Put what was noted on the stream, before whatever is emitted next."""
+        if self.news:
+            await events.emit_all(self.conn, self.news)
+            self.news = []
+
+    async def flush(self) -> None:
+        """Write what was noted; the last thing in the transaction."""
+        await self.emit()
+        await self.journal.flush(self.conn)
 
     def change(self, **values: Any) -> None:
         """Follow a change of the row."""
@@ -85,5 +98,6 @@ async def add_fact(work: Work, fact: Fact, *, role: str, by: str) -> None:
     work.known = None
     added = await procedures.add_facts(work.conn, work.case.id, [fact], role=role, by=by)
     for name in added:
-        await work.note("case.fact", {"fact": name, "role": role, "by": by}, actor=by)
+        work.note("case.fact", {"fact": name, "role": role, "by": by}, actor=by)
+    await work.emit()
     await settle_role(work.conn, work.case, role, fact=fact, by=by, journal=work.journal, now=work.now)

@@ -69,14 +69,14 @@ async def _call(work: Work, leg: LegRow, number: int, *, silent: bool) -> None:
         channel=number - 1,
     )
     data = {"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "call": number}
-    await work.note("leg.called_again", data, actor="gateway")
+    work.note("leg.called_again", data, actor="gateway")
 
 
 async def _miss(work: Work, legs: list[LegRow], late: list[LegRow]) -> None:
     """Record passed deadlines, and let the next one step in for each role of which nobody answered."""
     for leg in late:
         await cases.overdue(work.conn, leg.id)
-        await work.note("leg.overdue", {"leg": str(leg.id), "role": leg.role, "party": leg.party_id}, actor="gateway")
+        work.note("leg.overdue", {"leg": str(leg.id), "role": leg.role, "party": leg.party_id}, actor="gateway")
     answered = {leg.role for leg in legs if leg.state == LegState.ANSWERED}
     for role, leg in {leg.role: leg for leg in late}.items():
         if role not in answered:
@@ -106,7 +106,7 @@ async def _step_in(work: Work, legs: list[LegRow], leg: LegRow) -> None:
     )
     work.notices += notices
     if added:
-        await work.note("leg.stood_in", {"because": str(leg.id), **_named(leg.role, added)}, actor="gateway")
+        work.note("leg.stood_in", {"because": str(leg.id), **_named(leg.role, added)}, actor="gateway")
 
 
 def _named(role: str, added: list[LegRow]) -> dict[str, object]:

@@ -113,7 +113,7 @@ async def advance_case(
             return []
         work = await work_on(conn, directory, held[0], worker=worker)
         await advance_work(work, is_working_day)
-        await work.journal.flush(conn)
+        await work.flush()
         return work.notices
 
 
@@ -173,7 +173,7 @@ async def _add_run(work: Work, procedure: str, version: int, started: datetime, 
     closed = work.case.state == CaseState.CLOSED
     run = RunRow(keys.run_id(work.case.id, procedure), work.case.id, procedure, version, started, None, closed)
     await procedures.add_run(work.conn, run)
-    await work.note("procedure.started", {"procedure": procedure, "version": version}, actor=by)
+    work.note("procedure.started", {"procedure": procedure, "version": version}, actor=by)
     return run
 
 
@@ -265,7 +265,7 @@ async def apply_change(
     if change.kind is ChangeKind.START:
         data |= await _do(work, change, step_id)
     private = None if note is None else {"note": note}
-    await work.note(kind, data, actor="gateway" if by is None else by, private=private)
+    work.note(kind, data, actor="gateway" if by is None else by, private=private)
 
 
 async def _do(work: Work, change: Change, step_id: UUID) -> dict[str, Any]:
@@ -357,7 +357,7 @@ async def start_procedure(
     async with pool.connection() as conn, conn.transaction():
         work = await locked(conn, directory, case_id)
         await start_procedure_in(work, procedure, by=by, is_working_day=is_working_day)
-        await work.journal.flush(conn)
+        await work.flush()
 
 
 async def start_procedure_in(work: Work, procedure: str, *, by: str, is_working_day: WorkingDay) -> None:

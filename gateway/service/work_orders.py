@@ -129,7 +129,7 @@ async def _held(pool: Pool, directory: Directory, order: UUID) -> AsyncIterator[
             row = replace(row, over=True)
         yield _Held(conn, row, site, work, open_content(directory.keyring, row))
         if work is not None:
-            await work.journal.flush(conn)
+            await work.flush()
 
 
 async def only_site(conn: Connection, directory: Directory, site: str | None) -> SiteView:
@@ -182,7 +182,7 @@ async def create_order(
             await tell(conn, "created", row)
             await complaints.advance_in(conn, directory, row, is_working_day=is_working_day)
         if work is not None:
-            await work.journal.flush(conn)
+            await work.flush()
     return await read_order(pool, directory, order), made
 
 
