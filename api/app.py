@@ -18,14 +18,18 @@ from api.routes import (
     commands,
     directory,
     drills,
+    figures,
     findings,
     health,
+    journal,
     legs,
     link,
     metrics,
+    operators,
     quarantine,
     stream,
     tasks,
+    work_orders,
 )
 from gateway import __version__
 from gateway.app import keyring_of
@@ -57,7 +61,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None) -> FastAPI:
             if used is None:
                 used = await stack.enter_async_context(open_pool(database, name="api", size=_POOL_SIZE))
             hub = Hub(database, rng=Random())  # noqa: S311  spreads reconnects
-            app.state.parts = Parts(used, Directory(keyring), hub, workdays)
+            app.state.parts = Parts(used, Directory(keyring), hub, workdays, settings.report_font)
             async with hub.running():
                 yield
 
@@ -81,8 +85,10 @@ def _assembled(lifespan: Any | None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         separate_input_output_schemas=False,
     )
-    parts = (health, cases, legs, tasks, drills, commands, stream, directory, quarantine, findings, metrics, link)
-    for module in parts:
+    for module in (
+        *(health, cases, legs, tasks, work_orders, operators, figures),
+        *(drills, commands, journal, stream, directory, quarantine, findings, metrics, link),
+    ):
         app.include_router(module.router)
 
     @app.get("/v1/openapi.json", tags=["health"], dependencies=[Depends(any_key)])

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 import uvicorn
 
+from api import desk_commands
 from api.app import create_app
 from gateway.app import keyring_of
 from gateway.cli import out, settings_of, show_json, show_table
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("api")(api)
     app.add_typer(_key, name="key")
+    desk_commands.register(app)
 
 
 def api(ctx: typer.Context, as_json: _Json = False) -> None:

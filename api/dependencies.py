@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
@@ -37,6 +38,7 @@ class Parts:
     directory: Directory
     hub: Hub
     workdays: Workdays
+    report_font: Path | None = None
 
 
 def _parts(request: Request) -> Parts:

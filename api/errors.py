@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from api import answer_page
 from gateway.domain.case import DomainError, NotFound, StateConflict
+from gateway.domain.figures import BadPeriod
 from gateway.keyring import ErasedKey
 from gateway.service.paging import BadCursor
 from schemas.case import Problem, ProblemField
@@ -56,8 +57,9 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     StateConflict: _Kind(HTTPStatus.CONFLICT, "conflict", "Does not fit the state"),
     BadCursor: _Kind(HTTPStatus.BAD_REQUEST, "bad-cursor", "Not a cursor"),
     BadPosition: _Kind(HTTPStatus.BAD_REQUEST, "bad-position", "Not a position of the stream"),
+    BadPeriod: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "bad-period", "Not a period"),
     DomainError: _Kind(HTTPStatus.CONFLICT, "refused", "Cannot be done"),
-    ErasedKey: _Kind(HTTPStatus.GONE, "erased", "Erased for good", detail="The person was erased for good."),
+    ErasedKey: _Kind(HTTPStatus.GONE, "erased", "Erased for good", detail="What this was about was erased for good."),
     Unauthorized: _Kind(
         HTTPStatus.UNAUTHORIZED, "unauthorized", "No valid key", {"WWW-Authenticate": 'Bearer realm="onekey"'}
     ),

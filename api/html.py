@@ -4,7 +4,7 @@ from html import escape
 
 __all__ = ["Html", "element", "join"]
 
-_VOID = frozenset({"br", "hr", "input", "meta"})
+_VOID = frozenset({"br", "col", "hr", "input", "meta"})
 
 
 class Html(str):

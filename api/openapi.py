@@ -20,6 +20,12 @@ do not know; unknown fields in requests are refused.
 
 _TAGS = [
     {"name": "cases", "description": "Cases (警情): read, own, confirm safety, close, and answer for a party."},
+    {"name": "journal", "description": "Signed checkpoints, by which everybody can prove what happened when."},
+    {
+        "name": "work orders",
+        "description": "Work orders (工单, DB3201/T 1033-2021, appendix C), their inspection and export, operators.",
+    },
+    {"name": "figures", "description": "Response, duty, records and satisfaction of a period, against their bars."},
     {"name": "stream", "description": "What happens, as it happens."},
     {"name": "directory", "description": "Who is told, who is protected, where, and by which terminals."},
     {"name": "quarantine", "description": "What could not be read. Nothing that a terminal sent is ever thrown away."},
@@ -34,6 +40,7 @@ _WHEN = {
     403: "The key may not do this.",
     404: "No such thing.",
     409: "It does not fit the state; the detail says why.",
+    410: "What this was about was erased.",
     413: "The body is too large.",
     422: "A value is missing, wrong or unknown.",
     503: "The database does not answer; try again.",
@@ -75,10 +82,12 @@ def _tell_problems(path: str, method: str, operation: dict[str, Any]) -> None:
         told += [400]
     if "{" in path:
         told += [404]
-    if method == "post":
+    if method in ("post", "patch"):
         told += [409]
     if "requestBody" in operation:
         told += [400, 413, 422]
+    if path.startswith("/v1/work-orders") and method in ("post", "patch"):
+        told += [410]
     if path.endswith("/stream"):
         told += [409]
     for status in sorted(set(told)):

@@ -23,6 +23,7 @@ from gateway.notify.channels.stream import StreamChannel
 from gateway.notify.channels.webhook import WebhookChannel
 from gateway.notify.dispatcher import Dispatcher
 from gateway.procedures.runner import Runner
+from gateway.proof.keeper import Keeper
 from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.pool import open_pool
@@ -61,6 +62,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         )
         notify_pool = await stack.enter_async_context(open_pool(database, name="notify", size=4))
         procedure_pool = await stack.enter_async_context(open_pool(database, name="procedures", size=2))
+        proof_pool = await stack.enter_async_context(open_pool(database, name="proof", size=1))
         telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
 
         alarm_link = MqttLink(settings.broker, client_id=f"~alarms-{settings.replica}", filters=ALARM_FILTERS)
@@ -76,10 +78,11 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             url, seed = settings.auth_url.get_secret_value(), settings.auth_seed.get_secret_value()
             responder = Responder(url, seed, CredentialCache(database, keyring))
 
+        directory = Directory(keyring)
         dispatcher = Dispatcher(
             database,
             notify_pool,
-            Directory(keyring),
+            directory,
             {
                 "webhook": webhook,
                 "mqtt": MqttChannel(notify_link, answer_link=answer_link),
@@ -99,11 +102,12 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         alarms = AlarmLane(
             alarm_link,
             alarm_pool,
-            Directory(keyring),
+            directory,
             submit=dispatcher.submit,
             worker=lambda: dispatcher.worker,
             workers=settings.alarm_workers,
             rng=rng,
+            busy=lambda: dispatcher.busy,
             observe=observe,
         )
         telemetry = TelemetryLane(
@@ -124,11 +128,15 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             is_working_day=workdays.is_working_day,
             rng=rng,
         )
+        keeper = Keeper(
+            proof_pool, Directory(keyring), file=settings.checkpoint_file, every_s=settings.checkpoint_every_s
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(dispatcher.run(), name="notify")
             tasks.create_task(alarms.run(), name="alarms")
             tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
             tasks.create_task(_restarted("procedures", runner.run, rng), name="procedures")
+            tasks.create_task(_restarted("proof", keeper.run, rng), name="proof")
             tasks.create_task(
                 _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, telemetry.run), rng),
                 name="telemetry",

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import signal
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,6 +82,9 @@ def gateway(ctx: typer.Context) -> None:
 
 
 async def _until_stopped(settings: Settings) -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None

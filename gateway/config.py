@@ -102,6 +102,20 @@ class Settings(BaseSettings):
             description="Days that differ from the calendar of public holidays: JSON, a date to true (worked) or false."
         ),
     ] = None
+    checkpoints: Annotated[
+        Path | None,
+        Field(
+            description="File outside the database that the signed checkpoints of the journal are appended to; "
+            "empty: checkpoints/journal.jsonl in the data directory."
+        ),
+    ] = None
+    checkpoint_every_s: Annotated[
+        float, Field(ge=1, le=3600, description="How often a checkpoint of what was journaled is made.")
+    ] = 60.0
+    report_font: Annotated[
+        Path | None,
+        Field(description="TrueType font with Chinese for rescue reports; empty: one of the system's, if it has any."),
+    ] = None
     audit_every_s: Annotated[
         float, Field(ge=1, le=60, description="How often the auditor looks whether all that should happen does.")
     ] = 5.0
@@ -118,10 +132,10 @@ class Settings(BaseSettings):
             Broker(value.get_secret_value())
         return value
 
-    @field_validator("data")
+    @field_validator("data", "checkpoints", "report_font")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @classmethod
     def settings_customise_sources(
@@ -143,6 +157,11 @@ class Settings(BaseSettings):
     def master_key_file(self) -> Path:
         """Where the master key is kept unless it is given."""
         return self.data / "keys" / "master.key"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """Where checkpoints are kept outside the database."""
+        return self.checkpoints or self.data / "checkpoints" / "journal.jsonl"
 
     @property
     def database_url(self) -> str:

@@ -1,8 +1,9 @@
 """Keys of the installation: everything secret at rest hangs on one master key.
 
 The master key is 32 random bytes in a file of its own (mode 0600) or in ``ONEKEY_MASTER_KEY``. From it come,
-by HKDF-SHA-256 with a label each, the pepper of terminal secrets (D6), the key that wraps data keys (D15) and
-the key of signed links. Losing it loses the sealed directory, so it belongs into the backup, apart from the data.
+by HKDF-SHA-256 with a label each, the pepper of terminal secrets (D6), the keys that wrap data keys and that sign
+checkpoints of the journal (D15), and the key of signed links. Losing it loses the sealed directory, so it belongs into
+the backup, apart from the data.
 """
 
 import base64
@@ -16,12 +17,14 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import orjson
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-__all__ = ["DataKey", "ErasedKey", "Keyring", "KeyringError"]
+__all__ = ["DataKey", "ErasedKey", "Keyring", "KeyringError", "PublicKey"]
 
 _NONCE = 12
 
@@ -61,6 +64,29 @@ class DataKey:
         return value
 
 
+class PublicKey:
+    """The key with which anybody can check a checkpoint of the journal (Ed25519)."""
+
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        """Hold `key`."""
+        self._key = key
+        self.raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.name = hashlib.sha256(self.raw).hexdigest()[:16]
+
+    @property
+    def pem(self) -> str:
+        """The key in the form that other programs read."""
+        return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    def signed(self, text: bytes, signature: bytes, name: str) -> bool:
+        """Did the owner of this key, which the signature calls `name`, sign `text`?"""
+        try:
+            self._key.verify(signature, text)
+        except InvalidSignature:
+            return False
+        return name == self.name
+
+
 class Keyring:
     """The keys derived from the master key. Small and stateless; safe to share between tasks."""
 
@@ -75,6 +101,8 @@ class Keyring:
         self._pepper = self._derive(master, b"onekey terminal pepper v1")
         self._wrapping = AESGCM(self._derive(master, b"onekey data key wrapping v1"))
         self._links = self._derive(master, b"onekey signed links v1")
+        self._signing = Ed25519PrivateKey.from_private_bytes(self._derive(master, b"onekey journal checkpoints v1"))
+        self.public = PublicKey(self._signing.public_key())
         self._unwrap = lru_cache(maxsize=100_000)(self._unwrap_now)
 
     @staticmethod
@@ -148,6 +176,10 @@ class Keyring:
             return DataKey(key_id, self._wrapping.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], key_id.bytes))
         except (InvalidTag, ValueError) as exc:
             raise KeyringError("the master key is not the one that sealed this database") from exc
+
+    def sign(self, text: bytes) -> bytes:
+        """Sign a checkpoint of the journal; the same text always gives the same signature."""
+        return self._signing.sign(text)
 
     def link_token(self, leg: UUID) -> str:
         """Return the token of a leg's answer page: the leg's id and 128 bits of keyed hash, URL-safe."""

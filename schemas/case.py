@@ -29,6 +29,7 @@ __all__ = [
     "CaseOut",
     "CaseState",
     "ClosureIn",
+    "FalseAlarmReason",
     "Health",
     "HouseholdOut",
     "JournalOut",
@@ -58,6 +59,7 @@ LegState = Literal["pending", "delivered", "answered", "refused", "failed", "wit
 OutcomeName = Literal[
     "helped", "hospital", "false_alarm", "test", "technical_fixed", "service_done", "duplicate", "other"
 ]
+FalseAlarmReason = Literal["accidental", "child", "device_fault", "test_unannounced", "pet", "unknown", "other"]
 
 _CASE = "0b0f3f0c-6a52-5f0e-8a55-3f1f0a6f2d11"
 _LEG = "6f1f6a0e-2f5e-5c0f-9f0a-0a8e3f5b7c21"
@@ -95,7 +97,8 @@ class ClosureIn(In):
                     "outcome": "hospital",
                     "confirmed_by": "ambulance_120",
                     "note": "送至鼓楼医院急诊，女儿陪同。",
-                }
+                },
+                {"operator": "seat-7", "outcome": "false_alarm", "reason": "accidental", "confirmed_by": "guardian"},
             ]
         }
     )
@@ -105,6 +108,10 @@ class ClosureIn(In):
         Who | None, Field(description="Who confirmed that the person is safe; null when that is on record already.")
     ] = None
     note: Annotated[FreeText | None, Field(description="For the record; kept encrypted in the journal only.")] = None
+    reason: Annotated[
+        FalseAlarmReason | None,
+        Field(description="Why an alarm was false. A note alone counts as other, and other wants a note."),
+    ] = None
     operator: Annotated[Who | None, Field(description="Who closes it; null: whoever owns it.")] = None
     urgency: Annotated[int | None, Field(ge=1, description=_SEEN)] = None
 

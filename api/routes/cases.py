@@ -1,16 +1,21 @@
 """Cases (警情): reading them, owning them, confirming safety, closing them."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query, Response
 
 from api import views
-from api.dependencies import Cursor, DirectoryDep, District, Limit, PoolDep, WorkdaysDep, may
+from api.dependencies import Cursor, DirectoryDep, District, Limit, Parts, PartsDep, PoolDep, WorkdaysDep, may
 from gateway.domain.case import OPERATOR, Fact
+from gateway.report.compose import compose_report, proof_out
+from gateway.report.pdf import render_pdf
 from gateway.service import case_commands, case_reading, desk
 from gateway.service.access import Principal, Right
+from gateway.service.case_report import read_report
+from gateway.service.proof import read_proof
 from gateway.service.run_procedures import start_procedure as start
 from gateway.service.upgrade import upgrade_case
 from schemas.case import (
@@ -25,6 +30,8 @@ from schemas.case import (
     SafetyIn,
 )
 from schemas.desk import EmergencyIn, EmergencyOut, FactIn, HandOverIn, ProcedureIn, SeatBIn
+from schemas.proof import ProofOut
+from schemas.report import ReportOut
 from schemas.units import PublicId
 
 __all__ = ["router"]
@@ -32,6 +39,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/cases", tags=["cases"])
 
 _Reader = Depends(may(Right.READ_CASES))
+_Viewer = Annotated[Principal, Depends(may(Right.READ_CASES))]
 _Handler = Annotated[Principal, Depends(may(Right.HANDLE_CASES))]
 
 
@@ -58,10 +66,47 @@ async def list_cases(
     return Page(items=[CaseLineOut.model_validate(line) for line in page.items], cursor=page.cursor)
 
 
-@router.get("/{case_id}", dependencies=[_Reader])
-async def read_case(case_id: UUID, pool: PoolDep, directory: DirectoryDep) -> CaseOut:
+@router.get("/{case_id}")
+async def read_case(case_id: UUID, pool: PoolDep, directory: DirectoryDep, who: _Viewer) -> CaseOut:
     """Read one case with everything: people, place, presses, every message and answer, and the journal."""
-    return views.case_out(await case_reading.read_case(pool, directory, case_id))
+    return views.case_out(await case_reading.read_case(pool, directory, case_id, by=f"api:{who.id}"))
+
+
+@router.get("/{case_id}/proof", dependencies=[_Reader])
+async def prove_case(case_id: UUID, pool: PoolDep, directory: DirectoryDep) -> ProofOut:
+    """Verify the journal of a case against itself and against every checkpoint in the database that names it.
+
+    Hold ``checkpoint.line`` against a copy of your own: whoever can change the whole database cannot change that.
+    """
+    proof, evidence = await read_proof(pool, directory.keyring, case_id)
+    return proof_out(proof, evidence.flaws)
+
+
+@router.get("/{case_id}/report", responses={200: {"content": {"application/pdf": {}}}})
+async def report_case(
+    case_id: UUID,
+    parts: PartsDep,
+    who: _Viewer,
+    accept: Annotated[str, Header(description="application/pdf: as a document.")] = "application/json",
+) -> ReportOut:
+    """Read the rescue report of a case, in the language of its site. That you did is in its journal."""
+    report = compose_report(await read_report(parts.pool, parts.directory, case_id, by=f"api:{who.id}"))
+    if "application/pdf" in accept:
+        return await _as_pdf(report, parts)  # type: ignore[return-value]  # a response goes out as it is
+    return report
+
+
+@router.get("/{case_id}/report.pdf", response_class=Response, responses={200: {"content": {"application/pdf": {}}}})
+async def report_case_as_pdf(case_id: UUID, parts: PartsDep, who: _Viewer) -> Response:
+    """Read the rescue report of a case as a document (A4). That you did is in its journal."""
+    report = compose_report(await read_report(parts.pool, parts.directory, case_id, by=f"api:{who.id}"))
+    return await _as_pdf(report, parts)
+
+
+async def _as_pdf(report: ReportOut, parts: Parts) -> Response:
+    document = await asyncio.to_thread(render_pdf, report, font=parts.report_font)
+    headers = {"Content-Disposition": f'inline; filename="report-{report.case}.pdf"', "Cache-Control": "no-store"}
+    return Response(document, media_type="application/pdf", headers=headers)
 
 
 @router.post("/{case_id}/acknowledgement")
@@ -96,6 +141,7 @@ async def close_case(
         outcome=body.outcome,
         confirmed_by=body.confirmed_by,
         note=body.note,
+        reason=body.reason,
         urgency=body.urgency,
         operator=body.operator,
         via=f"api:{who.id}",

@@ -54,10 +54,13 @@ async def list_persons(
 
 @router.post("/persons/{person}/erasure", status_code=204, response_class=Response)
 async def erase_person(
-    person: _Id, pool: PoolDep, who: Annotated[Principal, Depends(may(Right.ERASE_PERSONS))]
+    person: _Id,
+    pool: PoolDep,
+    directory: DirectoryDep,
+    who: Annotated[Principal, Depends(may(Right.ERASE_PERSONS))],
 ) -> Response:
     """Erase a person for good: the record and what the journals say of them. The chains stay whole."""
-    await erase(pool, person, by=f"api:{who.id}")
+    await erase(pool, directory.keyring, person, by=f"api:{who.id}")
     return Response(status_code=204)
 
 

@@ -1,4 +1,4 @@
-"""The page behind a signed link. Opening it changes nothing; only a button counts (I7)."""
+"""The page behind a signed link. Opening it ends nothing and is on record; only a button counts (I7, R22)."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ _Field = Annotated[str, Form(max_length=500)]
 @router.get("/{token}")
 async def show_link(token: str, pool: PoolDep, directory: DirectoryDep, lang: _Lang = None) -> Response:
     """Show who needs help, as far as the role of the link may know."""
-    view = await read_link(pool, directory, token)
+    view = await read_link(pool, directory, token, shown=True)
     return answer_page.shown(view, lang=answer_page.language(lang, view.locale))
 
 

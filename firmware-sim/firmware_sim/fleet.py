@@ -322,6 +322,11 @@ class Fleet:
         self.presses.append(record)
         return record
 
+    def say(self, terminal: str, name: str, value: str | int | None = None) -> None:
+        """Let `terminal` publish an event, as ``cancel`` or ``key.ok``."""
+        node = self._nodes[terminal]
+        node.apply(lambda now: node.terminal.say(now, name, value))
+
     def restart(self, terminal: str) -> None:
         """Take the power away and give it back: counts a boot; the broker sees nothing of it."""
         node = self._nodes[terminal]

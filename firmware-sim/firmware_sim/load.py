@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import TypeVar, cast
+
+import uvloop
 
 from firmware_sim.children import hearing, say
 from firmware_sim.fleet import Broker
@@ -121,9 +123,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce the terminal to the broker."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._connect)
+        self._transport = cast("asyncio.Transport", transport)  # that of uvloop is one without saying so
+        self._transport.write(self._connect)
 
     def data_received(self, data: bytes) -> None:
         """Take what whole packets there are."""
@@ -247,4 +248,4 @@ async def _run() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run())
+    uvloop.run(_run())

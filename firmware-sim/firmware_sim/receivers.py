@@ -11,6 +11,9 @@ import re
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import cast
+
+import uvloop
 
 from firmware_sim.children import hearing, say
 
@@ -96,8 +99,7 @@ class _Receiver(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # that of uvloop is one without saying so
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
@@ -133,4 +135,4 @@ async def _run() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run())
+    uvloop.run(_run())

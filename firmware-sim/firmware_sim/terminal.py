@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from protocols.okc import Down, Up, down_topic, up_topic
 from schemas.commands import Ack, Command, Progress
-from schemas.reports import AlarmReport, Fix, FixReport, HeartbeatReport, Report, ResultReport
+from schemas.reports import AlarmReport, EventReport, Fix, FixReport, HeartbeatReport, Report, ResultReport
 
 __all__ = [
     "Heard",
@@ -254,6 +254,14 @@ class Terminal:
         if self._online:
             outputs.append(self._send(key, now))
         return outputs
+
+    def say(self, now: datetime, name: str, value: str | int | None = None) -> list[Output]:
+        """Publish an event, as ``cancel`` or ``key.ok``; it waits while the terminal is offline."""
+        if not self._on:
+            return []
+        key = self._next_key()
+        report = EventReport(v=1, boot=key.boot, seq=key.seq, at=self._clock(now), name=name, value=value)
+        return self._telemetry(Up.EVENT, report, qos=1)
 
     def received(self, topic: str, payload: bytes, now: datetime) -> list[Output]:
         """Take a message from the broker."""

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from time import monotonic_ns, process_time
 
+import uvloop
+
 from firmware_sim.children import hearing, say
 from firmware_sim.load import PUBACK, Connection, Progress, connected, keep_alive, publish_packet, subscribe_packet
 from protocols.okc import Down, Up, down_topic, up_topic
@@ -126,4 +128,4 @@ async def _run() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run())
+    uvloop.run(_run())

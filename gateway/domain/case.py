@@ -10,6 +10,7 @@ __all__ = [
     "CaseState",
     "DomainError",
     "Fact",
+    "FalseAlarm",
     "LegState",
     "NotFound",
     "StateConflict",
@@ -83,6 +84,18 @@ def is_repeat(case_state: CaseState, *, another_time: bool, says_more: bool) -> 
     before: a reflashed terminal starts to count again, and its next press must not look like an old one (D10, I6).
     """
     return case_state is CaseState.OPEN and not another_time and not says_more
+
+
+class FalseAlarm(StrEnum):
+    """Why an alarm was false: by this false alarms are counted."""
+
+    ACCIDENTAL = "accidental"
+    CHILD = "child"
+    DEVICE_FAULT = "device_fault"
+    TEST_UNANNOUNCED = "test_unannounced"
+    PET = "pet"
+    UNKNOWN = "unknown"
+    OTHER = "other"
 
 
 # The facts of a case

@@ -5,8 +5,10 @@ from uuid import UUID, uuid5
 
 __all__ = [
     "alarm_id",
+    "call_order_id",
     "case_id",
     "command_id",
+    "inspection_id",
     "leg_id",
     "notice_id",
     "numbered_key",
@@ -14,6 +16,7 @@ __all__ = [
     "step_id",
     "subject",
     "window_key",
+    "work_order_id",
 ]
 
 _NAMESPACE = UUID("5f1a3c1e-6d0b-5b0e-9a55-7a3f0c2b9d11")
@@ -75,3 +78,18 @@ def command_id(step: UUID) -> str:
 def notice_id(leg: UUID, number: int) -> str:
     """Return the idempotency key of the `number`-th notice of a leg (I5): the same on every retry."""
     return f"msg_{leg.hex}_{number}"
+
+
+def work_order_id(case: UUID) -> UUID:
+    """Return the id of the work order that is made for a case by itself."""
+    return uuid5(_NAMESPACE, f"work order|{case}")
+
+
+def call_order_id(site: str, *, call: str, kind: str) -> UUID:
+    """Return the id of the work order of one kind for one call, named as the telephone system of a site names it."""
+    return uuid5(_NAMESPACE, f"call|{site}|{kind}|{call}")
+
+
+def inspection_id(question: str) -> UUID:
+    """Return the id of the sample that answers a question: the same question draws it no second time."""
+    return uuid5(_NAMESPACE, f"inspection|{question}")

@@ -1,23 +1,28 @@
 """The alarm lane: store, acknowledge to the broker, tell the terminal, send (I1, D3, D4).
 
-Every step after the commit happens at once and waits for nobody. While the database is away deliveries stay
-unacknowledged and are tried again; the broker, and after it the terminal, keep them meanwhile.
+Every step after the commit happens at once and waits for nobody. Whatever waits meanwhile is stored together; an alarm
+that comes alone goes at once. While the database is away deliveries stay unacknowledged and are tried again; the
+broker, and after it the terminal, keep them meanwhile.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from random import Random
+from uuid import UUID
 
 import psycopg
 
+from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.outbox import DueNotice
+from gateway.ingest.waiting import Batch, Waiting
 from gateway.links.mqtt import Delivery, LinkDown, MqttLink
 from gateway.metrics import ALARMS, QUARANTINED, STAGE
 from gateway.service.quarantine import Misread, keep, keep_alarm, press_of
-from gateway.service.raise_alarm import NoSite, Press, Raised, raise_alarm
-from gateway.service.telemetry import store_state
+from gateway.service.raise_alarm import NoSite, Press, Raised, raise_alarm, raise_alarms
+from gateway.service.telemetry import store_states
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
 from gateway.store.telemetry import StateRow
@@ -32,10 +37,23 @@ _log = logging.getLogger(__name__)
 
 FILTERS = ((up_filter(Up.ALARM), 1),)
 _TRANSPORT = "mqtt"
+_STATES_AFTER_S = 0.1
+_STATES_AFTER_STORM_S = 2.0
+_MOST_STATES = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A delivery and the press that it is, or why it cannot be read."""
+
+    delivery: Delivery
+    terminal: str | None
+    press: Press | None
+    reason: str = ""
 
 
 class AlarmLane:
-    """Takes alarms from a link. Those of one terminal are handled in their order, those of several at once."""
+    """Takes alarms from a link. Those of one terminal are handled in their order, those of several together."""
 
     def __init__(
         self,
@@ -47,71 +65,87 @@ class AlarmLane:
         worker: Callable[[], int | None],
         workers: int,
         rng: Random,
+        busy: Callable[[], bool] = lambda: False,
         observe: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`submit` sends notices committed in the name of `worker()`; `observe` hears of the steps."""
+        """`submit` sends notices committed in the name of `worker()`; `observe` hears of the steps.
+
+        While `busy` says that much is being sent, what is not the alarm itself can wait.
+        """
         self._link = link
         self._pool = pool
         self._directory = directory
         self._submit = submit
         self._worker = worker
         self._rng = rng
+        self._busy = busy
         self._observe = observe
         self._tasks: asyncio.TaskGroup | None = None
-        self._queues: list[asyncio.Queue[Delivery]] = [asyncio.Queue() for _ in range(workers)]
+        self._waiting: Waiting[_Read] = Waiting(most=workers)
+        self._timer: asyncio.TimerHandle | None = None
+        self._states: asyncio.Queue[StateRow] = asyncio.Queue()
 
     async def run(self) -> None:
         """Handle alarms until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            for number, queue in enumerate(self._queues):
-                tasks.create_task(self._work(queue), name=f"alarms-{number}")
+            tasks.create_task(self._note_states(), name="alarms-states")
             tasks.create_task(self._link.run(self._take), name="alarms-link")
 
     def _take(self, delivery: Delivery) -> None:
-        self._queues[hash(delivery.topic) % len(self._queues)].put_nowait(delivery)
-
-    async def _work(self, queue: asyncio.Queue[Delivery]) -> None:
-        while True:
-            await self._handle(await queue.get())
-
-    async def _handle(self, delivery: Delivery) -> None:
         self._observe("received")
+        read = _read(delivery)
+        # What cannot be read may be a call for help (I2, I6).
+        urgent = read.press is None or classify(read.press.kinds) is CaseClass.EMERGENCY
+        self._waiting.put(read, source=delivery.topic, urgent=urgent)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Store what may be stored now; look again when a batch under way has taken too long to be waited for."""
+        assert self._tasks is not None
+        now_s = time.monotonic()
+        while (batch := self._waiting.next(now_s=now_s)) is not None:
+            self._tasks.create_task(self._handle(batch), name="alarms-store")
+        until_s = self._waiting.held_up_until_s
+        if self._timer is None and until_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.01, until_s - now_s), self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._go_on()
+
+    async def _handle(self, batch: Batch[_Read]) -> None:
         delay_s = 0.05
         while True:
             try:
-                await self._store_and_tell(delivery)
-                return
+                await self._store_and_tell(batch.items)
+                break
             except psycopg.Error as exc:
                 # Data errors were dealt with below, so this one is the database's, and it will be back.
                 _log.warning("cannot store an alarm yet: %s %s", type(exc).__name__, exc.sqlstate)
                 await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
                 delay_s = min(delay_s * 2, 1.0)
+        self._waiting.done(batch)
+        self._go_on()
 
-    async def _store_and_tell(self, delivery: Delivery) -> None:
-        terminal: str | None
-        try:
-            terminal, _ = parse_up(delivery.topic)
-        except FrameError as exc:
-            terminal = None
-            raised, press = await self._misread(delivery, terminal, str(exc)), None
-        else:
-            alarm = read_alarm(delivery.payload)
-            if isinstance(alarm, Unreadable):
-                raised, press = await self._misread(delivery, terminal, alarm.reason), None
+    async def _store_and_tell(self, batch: Sequence[_Read]) -> None:
+        """Store what of a batch is not stored yet: together what is plain, and then, alone, what is left."""
+        plain = [(read, read.press) for read in batch if read.press is not None and not read.delivery.done]
+        if len(plain) > 1:
+            for (read, press), raised in zip(plain, await self._raise_all([press for _, press in plain]), strict=True):
+                if raised is not None:
+                    self._settle(read, press, raised)
+        for read in batch:
+            if read.delivery.done:
+                continue
+            if read.press is None:
+                self._settle(read, None, await self._misread(read.delivery, read.terminal, read.reason))
             else:
-                press = press_of(
-                    alarm,
-                    terminal=terminal,
-                    transport=_TRANSPORT,
-                    payload=delivery.payload,
-                    received_at=delivery.received_at,
-                    # What a session missed while we were away, another replica has dealt with, perhaps to the end.
-                    # Only numbers together with a time of the terminal's own tell such a copy from a new press.
-                    copy=delivery.retained
-                    or (delivery.stored and None not in (alarm.boot, alarm.seq) and alarm.at is not None),
-                )
-                raised = await self._raise(delivery, press)
+                self._settle(read, read.press, await self._raise(read.delivery, read.press))
+
+    def _settle(self, read: _Read, press: Press | None, raised: Raised | None) -> None:
+        """Do all that follows from a commit. Nothing here waits: no alarm is to wait for what follows another's."""
+        delivery = read.delivery
         self._observe("committed")
         self._since(delivery, "stored")
         self._link.acknowledge(delivery)
@@ -121,19 +155,29 @@ class AlarmLane:
         self._submit(raised.notices)
         self._observe("submitted")
         ALARMS.labels("unreadable" if press is None else raised.how).inc()
-        assert self._tasks is not None
-        # Telling begins now and is waited for by nobody: a slow broker must not hold up storing the next alarm.
-        self._tasks.create_task(self._afterwards(delivery, terminal, press, raised), name="alarms-told")
-
-    async def _afterwards(self, delivery: Delivery, terminal: str | None, press: Press | None, raised: Raised) -> None:
-        if terminal is not None:
-            await self._tell(terminal, press, raised)
+        if read.terminal is not None:
+            self._tell(read.terminal, press, raised)
         self._since(delivery, "acknowledged")
         self._observe("told")
-        await self._note_state(delivery, press, raised)
+        if raised.terminal_uid is not None and press is not None:
+            self._states.put_nowait(_state(raised.terminal_uid, delivery, press))
 
     def _since(self, delivery: Delivery, stage: str) -> None:
         STAGE.labels(stage).observe(time.monotonic() - delivery.received_mono)
+
+    async def _raise_all(self, presses: Sequence[Press]) -> Sequence[Raised | None]:
+        """Store presses together; whatever is refused among them, each has its own chance afterwards."""
+        try:
+            return await raise_alarms(self._pool, self._directory, presses, worker=self._worker())
+        except psycopg.Error as exc:
+            if not is_data_error(exc):
+                raise
+            _log.warning("the database refuses a batch of %d alarms: %s", len(presses), type(exc).__name__)
+        except NoSite:
+            pass
+        except Exception:  # noqa: BLE001 # the one that is at fault is found, and dealt with, alone (see below)
+            _log.exception("a batch of %d alarms could not be handled", len(presses))
+        return [None] * len(presses)
 
     async def _raise(self, delivery: Delivery, press: Press) -> Raised | None:
         try:
@@ -186,7 +230,7 @@ class AlarmLane:
             copy=delivery.retained,
         )
 
-    async def _tell(self, terminal: str, press: Press | None, raised: Raised) -> None:
+    def _tell(self, terminal: str, press: Press | None, raised: Raised) -> None:
         """Say "received". It is sent with QoS 0: a terminal that does not hear it repeats, and is answered again."""
         ack = Ack(
             boot=None if press is None else press.boot,
@@ -194,27 +238,65 @@ class AlarmLane:
             case=raised.case_id,
         )
         try:
-            await self._link.publish(down_topic(terminal, Down.ACK), ack.model_dump_json().encode())
+            self._link.post(down_topic(terminal, Down.ACK), ack.model_dump_json().encode())
         except LinkDown as exc:
             _log.warning("cannot tell the terminal: %s", exc, extra={"terminal": terminal})
 
-    async def _note_state(self, delivery: Delivery, press: Press | None, raised: Raised) -> None:
-        if raised.terminal_uid is None or press is None:
-            return
-        skew = None if press.pressed_at is None else (press.pressed_at - press.received_at).total_seconds()
-        state = StateRow(
-            terminal=raised.terminal_uid,
-            seen_at=delivery.received_at,
-            status_at=delivery.received_at,
-            boot=press.boot,
-            seq=press.seq,
-            battery_pct=press.battery_pct,
-            signal_dbm=press.signal_dbm,
-            fix=press.fix,
-            fix_at=None if press.fix is None else delivery.received_at,
-            clock_skew_s=skew,
-        )
+    async def _note_states(self) -> None:
+        """Keep the newest state of the terminals that alarmed. The alarms are safe already: this can wait and fail."""
+        while True:
+            rows = [await self._states.get()]
+            began_s = time.monotonic()
+            await asyncio.sleep(_STATES_AFTER_S)
+            while self._busy() and time.monotonic() - began_s < _STATES_AFTER_STORM_S:
+                await asyncio.sleep(_STATES_AFTER_S)
+            while len(rows) < _MOST_STATES and not self._states.empty():
+                rows.append(self._states.get_nowait())
+            if not await self._stored(rows) and len(rows) > 1:
+                for row in rows:
+                    await self._stored([row])
+
+    async def _stored(self, rows: Sequence[StateRow]) -> bool:
         try:
-            await store_state(self._pool, raised.terminal_uid, state)
-        except psycopg.Error as exc:  # the alarm is safe already; this is only the newest state
-            _log.warning("cannot note the state of a terminal: %s", type(exc).__name__)
+            await store_states(self._pool, rows)
+        except psycopg.Error as exc:
+            _log.warning("cannot note the state of %d terminals: %s", len(rows), type(exc).__name__)
+            return not is_data_error(exc)
+        return True
+
+
+def _read(delivery: Delivery) -> _Read:
+    try:
+        terminal, _ = parse_up(delivery.topic)
+    except FrameError as exc:
+        return _Read(delivery, None, None, str(exc))
+    alarm = read_alarm(delivery.payload)
+    if isinstance(alarm, Unreadable):
+        return _Read(delivery, terminal, None, alarm.reason)
+    press = press_of(
+        alarm,
+        terminal=terminal,
+        transport=_TRANSPORT,
+        payload=delivery.payload,
+        received_at=delivery.received_at,
+        # What a session missed while we were away, another replica has dealt with, perhaps to the end.
+        # Only numbers together with a time of the terminal's own tell such a copy from a new press.
+        copy=delivery.retained or (delivery.stored and None not in (alarm.boot, alarm.seq) and alarm.at is not None),
+    )
+    return _Read(delivery, terminal, press)
+
+
+def _state(terminal: UUID, delivery: Delivery, press: Press) -> StateRow:
+    skew_s = None if press.pressed_at is None else (press.pressed_at - press.received_at).total_seconds()
+    return StateRow(
+        terminal=terminal,
+        seen_at=delivery.received_at,
+        status_at=delivery.received_at,
+        boot=press.boot,
+        seq=press.seq,
+        battery_pct=press.battery_pct,
+        signal_dbm=press.signal_dbm,
+        fix=press.fix,
+        fix_at=None if press.fix is None else delivery.received_at,
+        clock_skew_s=skew_s,
+    )

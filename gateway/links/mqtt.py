@@ -1,8 +1,11 @@
 """The MQTT link: a persistent session whose messages are acknowledged by us, after they are safe (I1).
 
-aiomqtt 2 acknowledges a message as soon as it is queued. Here, and only here, manual acknowledgement is switched on
-underneath it; ``tests/integration/test_mqtt_link.py`` is the contract with a real broker. The incoming queue is left
-unbounded on purpose: a bounded one discards messages, and what the broker sends unacknowledged is the bound.
+aiomqtt 2 acknowledges a message as soon as it is queued, reads one packet a pass of the event loop, and hears of a lost
+connection only behind all that is queued: under load a broker then finds its buffer full, gives the link up, and nobody
+here knows for half a minute. So here, and only here, its insides are changed: acknowledgement is ours, the socket is
+read in large pieces, messages are handed on where they are read, and a loss is seen at once.
+``tests/integration/test_mqtt_link.py`` is the contract with real brokers. What waits here is bounded by what a broker
+sends unacknowledged (decision 15).
 """
 
 import asyncio
@@ -19,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aiomqtt
-from paho.mqtt.client import ConnectFlags
+from paho.mqtt.client import MQTT_ERR_SUCCESS, ConnectFlags, MQTTMessage
 
 from gateway.config import Broker
 
@@ -31,6 +34,8 @@ _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 _REFUSED = 0x80
 _BACKLOG_S = 20.0
+_PIECE = 32_768
+"""Bytes read at once: some hundred alarms, a few milliseconds of work before the loop goes on."""
 
 
 class LinkDown(Exception):
@@ -56,6 +61,31 @@ class Delivery:
     done: bool = False
 
 
+class _Pieces:
+    """A socket that is read in pieces and hands them out in crumbs: paho asks for single bytes.
+
+    ``pending`` is what aiomqtt asks to know whether to go on reading without waiting for the socket.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._piece = b""
+        self._at = 0
+
+    def recv(self, size: int) -> bytes:
+        if self._at == len(self._piece):
+            self._piece, self._at = self._sock.recv(_PIECE), 0
+        start, self._at = self._at, min(self._at + size, len(self._piece))
+        return self._piece[start : self._at]
+
+    def pending(self) -> int:
+        below = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
+        return len(self._piece) - self._at + below
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
 class MqttLink:
     """One connection with a session of its own, reconnected for ever with jittered back-off."""
 
@@ -77,17 +107,12 @@ class MqttLink:
         delay_s = _FIRST_DELAY_S
         while True:
             try:
-                async with self._connect() as client:
+                async with self._connect(take) as client:
                     delay_s = _FIRST_DELAY_S
                     await self._subscribe(client)
-                    self._client = client
                     self.connected.set()
                     _log.info("connected to the broker", extra={"client_id": self._client_id})
-                    async for message in client.messages:
-                        # A broker that tires of waiting sends again under the same packet identifier (NATS, D2):
-                        # that is no new message, and while the database is away it would fill the memory.
-                        if not message.qos or message.mid not in self._under_way:
-                            take(self._delivery(message))
+                    await self._lost(client)
             except (aiomqtt.MqttError, OSError, TimeoutError) as exc:
                 _log.warning("broker connection lost: %s", exc, extra={"client_id": self._client_id})
             finally:
@@ -99,7 +124,13 @@ class MqttLink:
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
-    def _connect(self) -> aiomqtt.Client:
+    async def _lost(self, client: aiomqtt.Client) -> None:
+        """Wait until the connection is lost, and say why."""
+        gone = client._disconnected  # noqa: SLF001
+        await asyncio.wait({gone})
+        raise gone.exception() or aiomqtt.MqttError("disconnected")
+
+    def _connect(self, take: Callable[[Delivery], None]) -> aiomqtt.Client:
         client = aiomqtt.Client(
             hostname=self._broker.host,
             port=self._broker.port,
@@ -112,17 +143,34 @@ class MqttLink:
             timeout=10,
             tls_context=ssl.create_default_context() if self._broker.tls else None,
             max_inflight_messages=1000,
-            # Without it "received" waits some 40 ms for the acknowledgement of the PUBACK before it.
-            socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
         )
-        client._client.manual_ack_set(True)  # noqa: FBT003, SLF001 # the one place, see the module's text
-        connected: Callable[..., None] = client._on_connect  # noqa: SLF001
+        paho: Any = client._client  # noqa: SLF001 # the one place, see the module's text
+        paho.manual_ack_set(True)  # noqa: FBT003
+        connected: Callable[..., None] = paho.on_connect
+        create_socket: Callable[[], socket.socket] = paho._create_socket  # noqa: SLF001
 
         def note_session(paho: Any, userdata: Any, flags: ConnectFlags, code: Any, properties: Any = None) -> None:
             self._backlog_until = time.monotonic() + _BACKLOG_S if flags.session_present else 0.0
+            if not code.is_failure:
+                self._client = client  # what a session had kept comes before the subscription is confirmed
             connected(paho, userdata, flags, code, properties)
 
-        client._client.on_connect = note_session  # noqa: SLF001
+        def in_pieces() -> _Pieces:
+            sock = create_socket()
+            # Without it "received" waits some 40 ms for the acknowledgement of the PUBACK before it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _Pieces(sock)
+
+        def hand_on(paho: Any, userdata: Any, message: MQTTMessage) -> None:
+            del paho, userdata
+            # A broker that tires of waiting sends again under the same packet identifier (NATS, D2):
+            # that is no new message, and while the database is away it would fill the memory.
+            if not message.qos or message.mid not in self._under_way:
+                take(self._delivery(message))
+
+        paho.on_connect = note_session
+        paho.on_message = hand_on
+        paho._create_socket = in_pieces  # noqa: SLF001
         client.pending_calls_threshold = 10_000
         return client
 
@@ -137,12 +185,11 @@ class MqttLink:
         if refused:
             raise aiomqtt.MqttError(f"the broker refuses the subscription to {', '.join(refused)}")
 
-    def _delivery(self, message: aiomqtt.Message) -> Delivery:
-        payload = message.payload
+    def _delivery(self, message: MQTTMessage) -> Delivery:
         now = time.monotonic()
         delivery = Delivery(
-            topic=message.topic.value,
-            payload=payload if isinstance(payload, bytes) else str(payload).encode(),
+            topic=message.topic,
+            payload=bytes(message.payload),
             qos=message.qos,
             retained=message.retain,
             received_at=datetime.now(UTC),
@@ -168,6 +215,16 @@ class MqttLink:
             if self._client is not None and head.session == self._session:
                 self._under_way.discard(head.mid)
                 self._client._client.ack(head.mid, head.qos)  # noqa: SLF001
+
+    def post(self, topic: str, payload: bytes) -> None:
+        """Publish with QoS 0 and wait for nothing.
+
+        Raises:
+            LinkDown: Not connected.
+        """
+        client = self._client
+        if client is None or client._client.publish(topic, payload).rc != MQTT_ERR_SUCCESS:  # noqa: SLF001
+            raise LinkDown("not connected to the broker")
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 0, timeout_s: float = 5.0) -> None:
         """Publish; with QoS 1 wait until the broker has it.

@@ -1,90 +1,181 @@
-"""What a message says: the state of the case, as far as the role of the party may know it (R22)."""
+"""What a message says: the state of the case, as far as the role of the party may know it (R22).
 
-from collections.abc import Mapping
+The form is that of ``schemas.notices.Notice``; tests hold every message against that contract. Six parties hear of a
+case, and in a storm thousands of cases are told: what their messages have in common is made once.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
-from gateway.domain.directory import Household, Person
+import orjson
+
+from gateway.domain.directory import Address, Household, Person
 from gateway.domain.kinds import AUDIT, WORDS
 from gateway.domain.location import map_links
 from gateway.domain.outbox import CaseView, DueNotice
 from gateway.domain.privacy import Privacy, privacy_of
 from gateway.service.places import place_of
-from schemas.notices import AddressCard, Location, Notice, NoticeData, PartyRef, PersonCard
 
 __all__ = ["compose"]
+
+T = TypeVar("T")
 
 _TYPES = {"closed": "case.closed", "withdrawn": "case.withdrawn"}
 
 
-def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> Notice:
-    """Return the message of `notice` as of `now`.
+def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> bytes:
+    """Return the message of `notice` as of `now`, as JSON. What a role may not know, or nobody knows, is absent.
 
     A leg that never heard of its case gets the alert, whatever the reason of the notice.
     """
     case = notice.case
     level = privacy_of(notice.role, case.privacy)
-    kind = _TYPES.get(notice.reason, "case.alert" if notice.first or notice.number == 1 else "case.update")
-    household = case.household
     today = now.astimezone(ZoneInfo(case.timezone)).date()
-    location = _location(case, level, now)
-    return Notice(
-        type=kind,
-        timestamp=now,
-        data=NoticeData(
-            case=case.id,
-            leg=notice.leg_id,
-            number=notice.number,
-            test=case.test,
-            drill=case.drill,
-            reason=notice.reason,
-            party=PartyRef(id=notice.party.id, role=notice.role, name=notice.party.name),
-            district=case.district,
-            state=case.state,
-            kinds=list(case.kinds),
-            urgency=case.urgency,
-            pressed_at=case.pressed_at,
-            received_at=case.received_at,
-            terminal=case.terminal,
-            household=None if household is None else household.id,
-            address=None if household is None else _address(household, level),
-            location=location,
-            maps={} if location is None else map_links(place_of(location.model_dump()).coordinates, _map_label(case)),
-            persons=[] if household is None else _persons(household, level, today),
-            problem=None if level is Privacy.NEIGHBOUR else case.problem,
-            outcome=case.outcome,
-            text=_text(case, notice, level, today),
-            answer_url=None if notice.reason in _TYPES else answer_url,
-        ),
+    language = _language(notice)
+    part = _parts.get(case, (level, today, language), lambda: _part(case, level, today, _WORDS[language]))
+    data = {
+        "case": case.id,
+        "leg": notice.leg_id,
+        "number": notice.number,
+        "test": case.test,
+        "drill": case.drill,
+        "reason": notice.reason,
+        "party": {"id": notice.party.id, "role": notice.role, "name": notice.party.name},
+        "district": case.district,
+        "state": case.state,
+        "kinds": case.kinds,
+        "urgency": case.urgency,
+        "pressed_at": case.pressed_at,
+        "received_at": case.received_at,
+        "terminal": case.terminal,
+        "household": None if case.household is None else case.household.id,
+        "address": part.address,
+        "location": _aged(part.place, now),
+        "maps": part.place.maps,
+        "persons": part.persons,
+        "problem": None if level is Privacy.NEIGHBOUR else case.problem,
+        "outcome": case.outcome,
+        "text": _sentence(notice, part),
+        "answer_url": None if notice.reason in _TYPES else answer_url,
+    }
+    message = {
+        "type": _TYPES.get(notice.reason, "case.alert" if notice.first or notice.number == 1 else "case.update"),
+        "timestamp": now,
+        "data": _known(data),
+    }
+    return orjson.dumps(message, option=orjson.OPT_UTC_Z)
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what nobody knows; instants are told in UTC."""
+    return {
+        name: value.astimezone(UTC) if isinstance(value, datetime) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is the same for whoever may know it. ``location`` lacks its age."""
+
+    address: str | None
+    location: dict[str, Any] | None
+    measured_at: datetime | None
+    maps: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What all messages say that go to roles of one level."""
+
+    address: dict[str, Any] | None
+    place: _Place
+    persons: list[dict[str, Any]]
+    what: str
+    who: str
+    where: str
+
+
+class _Memo(Generic[T]):
+    """Keeps what was made of the newest cases. A case is a value: whatever changes in it makes another one."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[int, object], tuple[CaseView, T]] = OrderedDict()
+
+    def get(self, case: CaseView, key: object, make: Callable[[], T]) -> T:
+        kept = self._kept.get((id(case), key))
+        if kept is not None and kept[0] is case:
+            return kept[1]
+        made = make()
+        self._kept[id(case), key] = (case, made)
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return made
+
+
+_parts: _Memo[_Part] = _Memo(1024)
+_places: _Memo[_Place] = _Memo(1024)
+_NOWHERE = _Place(None, None, None, {})
+_LOCATION = ("lat", "lon", "datum", "source", "accuracy_m")
+
+
+def _place(case: CaseView) -> _Place:
+    address = None if case.household is None else case.household.address.text()
+    if case.location is None:
+        return _Place(address, None, None, {})
+    place = place_of(case.location)
+    return _Place(
+        address=address,
+        location=_known({name: case.location.get(name) for name in _LOCATION}),
+        measured_at=None if place.at is None else place.at.astimezone(UTC),
+        maps=map_links(place.coordinates, _map_label(case)),
     )
 
 
-def _location(case: CaseView, level: Privacy, now: datetime) -> Location | None:
-    if case.location is None or level is Privacy.NEIGHBOUR:
-        return None
-    location = Location.model_validate(dict(case.location))
-    if location.at is None:
-        return location
-    return location.model_copy(update={"age_s": max(0, int((now - location.at).total_seconds()))})
+def _part(case: CaseView, level: Privacy, today: date, words: "_Words") -> _Part:
+    household = case.household
+    place = _places.get(case, None, lambda: _place(case))
+    people = () if household is None or level is Privacy.NEIGHBOUR else household.persons
+    return _Part(
+        address=None if household is None else _address(household.address, level, text=place.address),
+        place=_NOWHERE if level is Privacy.NEIGHBOUR else place,
+        persons=[] if household is None else _persons(household, level, today),
+        what=words.comma.join(words.kinds.get(kind, kind) for kind in case.kinds),
+        who=words.comma.join(person.name + _age(person, words, today) for person in people),
+        where=_where(case, place, words),
+    )
 
 
-def _address(household: Household, level: Privacy) -> AddressCard:
-    address = household.address
+def _aged(place: _Place, now: datetime) -> dict[str, Any] | None:
+    if place.location is None or place.measured_at is None:
+        return place.location
+    age_s = max(0, int((now - place.measured_at).total_seconds()))
+    return place.location | {"at": place.measured_at, "age_s": age_s}
+
+
+def _address(address: Address, level: Privacy, *, text: str | None) -> dict[str, Any]:
     approach = None if level is Privacy.NEIGHBOUR else address.approach
-    return AddressCard(text=address.text(), landmark=address.landmark, approach=approach)
+    return _known({"text": text, "landmark": address.landmark, "approach": approach})
 
 
-def _persons(household: Household, level: Privacy, today: date) -> list[PersonCard]:
+def _persons(household: Household, level: Privacy, today: date) -> list[dict[str, Any]]:
     if level is Privacy.NEIGHBOUR:
-        return [PersonCard(name=f"{person.name[:1]}老人") for person in household.persons]
+        return [{"name": f"{person.name[:1]}老人"} for person in household.persons]
     return [
-        PersonCard(
-            id=person.id,
-            name=person.name,
-            age=person.age(today),
-            phone=person.phone,
-            health=person.health or None if level is Privacy.FULL else None,
+        _known(
+            {
+                "id": person.id,
+                "name": person.name,
+                "age": person.age(today),
+                "phone": person.phone,
+                "health": person.health or None if level is Privacy.FULL else None,
+            }
         )
         for person in household.persons
     ]
@@ -94,34 +185,37 @@ def _map_label(case: CaseView) -> str:
     return "求助位置" if case.locale.startswith("zh") else "Call for help"
 
 
-def _text(case: CaseView, notice: DueNotice, level: Privacy, today: date) -> str:
-    """Say in one sentence what happened, to whom and where."""
-    language = "zh" if (notice.language or case.locale).startswith("zh") else "en"
-    words = _ZH if language == "zh" else _EN
+def _language(notice: DueNotice) -> str:
+    return "zh" if (notice.language or notice.case.locale).startswith("zh") else "en"
+
+
+def _sentence(notice: DueNotice, part: _Part) -> str:
+    """Say in one sentence what happened, to whom and where; what kind of news it is stands in front."""
+    case, language = notice.case, _language(notice)
+    words = _WORDS[language]
     lead = (words.drill if case.drill else words.test if case.test else "") + words.leads.get(notice.reason, words.lead)
-    what = words.comma.join(words.kinds.get(kind, kind) for kind in case.kinds)
-    people = () if case.household is None or level is Privacy.NEIGHBOUR else case.household.persons
-    who = words.comma.join(person.name + _age(person, words, today) for person in people)
-    address = None if case.household is None else case.household.address
-    if address is not None:
-        where = address.text()
-    elif AUDIT in case.kinds and case.problem is not None:
-        where = case.problem
-    else:
-        where = words.nowhere if case.terminal is None else f"{words.terminal} {case.terminal}"
     template = notice.template.get(language)
     if template is None:
-        return f"{lead}{what}{words.colon}{words.pause.join([*([who] if who else []), where])}"
+        return f"{lead}{part.what}{words.colon}{words.pause.join([*([part.who] if part.who else []), part.where])}"
+    address = part.address or {}
     return template.format(
         lead=lead,
-        what=what,
-        who=who,
-        where=where,
-        landmark="" if address is None else address.landmark or "",
-        approach="" if address is None or level is Privacy.NEIGHBOUR else address.approach or "",
+        what=part.what,
+        who=part.who,
+        where=part.where,
+        landmark=address.get("landmark") or "",
+        approach=address.get("approach") or "",
         time=case.received_at.astimezone(ZoneInfo(case.timezone)).strftime("%H:%M:%S"),
         urgency=case.urgency,
     )
+
+
+def _where(case: CaseView, place: _Place, words: "_Words") -> str:
+    if place.address is not None:
+        return place.address
+    if AUDIT in case.kinds and case.problem is not None:
+        return case.problem
+    return words.nowhere if case.terminal is None else f"{words.terminal} {case.terminal}"
 
 
 def _age(person: Person, words: "_Words", today: date) -> str:
@@ -184,3 +278,4 @@ _EN = _Words(
     pause=", ",
     colon=" - ",
 )
+_WORDS = {"zh": _ZH, "en": _EN}

@@ -1,24 +1,26 @@
 """The dispatcher: takes due notices, sends them all at once, records what came of them.
 
 Delivery is at least once, under the same id (I5). What was committed by this process is handed over in memory at
-once; everything else is leased from the outbox: retries, fallbacks, what a dead worker left (D12).
+once; everything else is leased from the outbox: retries, fallbacks, what a dead worker left (D12). While more waits
+than can be sent at a time, sending goes before recording: what was simply delivered is written down together, later.
 """
 
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from uuid import UUID
 
 import psycopg
 
-from gateway.domain.outbox import DueNotice, GiveUp, Outcome, Tried, TryAgain
+from gateway.domain.outbox import DueNotice, GiveUp, Outcome, Sent, Tried, TryAgain
 from gateway.metrics import ATTEMPTS
 from gateway.notify.channel import Channel
+from gateway.notify.lanes import Lane, Lanes, Place
 from gateway.service.due import lease_due, still_due
 from gateway.service.record import Recorded, record_attempts
 from gateway.store import outbox
@@ -31,10 +33,26 @@ _log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _STALE_S = 0.5
+_ASKING_S = 1.0
 _BATCH = 256
 _BUSY_S = 0.05
 _CHANNEL_LIMIT_S = 65.0
 _UNRECORDED = TryAgain("the outcome could not be recorded")
+_AFTERWARDS = frozenset({"closed", "withdrawn"})
+
+_STARTED_AT_ONCE = 16
+_OTHERS_STARTED_AT_ONCE = 4
+"""Sends begun in one pass of the event loop: however many wait, a press is read and stored within a few passes."""
+
+_MUCH = 64
+"""So many waiting notices are a storm."""
+
+_RECORDED_AFTER = timedelta(seconds=3)
+_MOST_UNRECORDED = 16_384
+"""What was delivered in a storm is on record after this time, or when there is so much of it. Killed before, it is
+sent again under the same id (I5)."""
+
+_RECORDED_AT_ONCE = 512
 
 
 class Dispatcher:
@@ -59,21 +77,40 @@ class Dispatcher:
         self._directory = directory
         self._channels = channels
         self._name = name
-        self._parallel = party_parallel
         self._rng = rng
         self._status = status
         self._observe = observe
-        self._gates: dict[tuple[str, str, bool], asyncio.Semaphore] = {}
+        self._lanes = Lanes(parallel=party_parallel, stale_s=_STALE_S)
+        self._pumping = False
         self._holding: set[tuple[str, int, int]] = set()
         self._on_leg: Counter[UUID] = Counter()
-        self._tried: asyncio.Queue[Tried] = asyncio.Queue()
+        self._after: dict[UUID, deque[DueNotice]] = {}
+        self._delivered: deque[Tried] = deque()
+        self._failed: deque[Tried] = deque()
+        self._to_record = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self.worker: int | None = None
 
     def submit(self, notices: Iterable[DueNotice]) -> None:
         """Send notices that the caller has committed in this worker's name. Returns at once."""
+        if self._tasks is None:
+            return
+        now_s = time.monotonic()
         for notice in notices:
-            self._start(notice)
+            if _attempt(notice) in self._holding:
+                continue
+            self._holding.add(_attempt(notice))
+            if notice.reason in _AFTERWARDS and self._on_leg[notice.leg_id]:
+                # A call for help that is on its way must not arrive after the word that it is over.
+                self._after.setdefault(notice.leg_id, deque()).append(notice)
+            else:
+                self._enter(notice, now_s)
+        self._go_on()
+
+    @property
+    def busy(self) -> bool:
+        """Does more wait to be sent than can be sent at a time?"""
+        return self._lanes.waiting >= _MUCH
 
     async def run(self) -> None:
         """Send until cancelled. Losing the database only stops the recording until it is back."""
@@ -101,7 +138,8 @@ class Dispatcher:
             await session.execute(f"LISTEN {outbox.CHANNEL}")
             while True:
                 await outbox.beat(session, self.worker, self._status())
-                holding = {held for held, _, _ in self._holding}
+                # Looking for what got lost among thousands that are being sent would cost more than it finds.
+                holding = None if self.busy else {held for held, _, _ in self._holding}
                 leased = await lease_due(self._pool, self._directory, worker=self.worker, holding=holding, limit=_BATCH)
                 self.submit(leased)
                 if len(leased) == _BATCH:
@@ -109,52 +147,71 @@ class Dispatcher:
                 async for _ in session.notifies(timeout=_POLL_S, stop_after=1):
                     pass
 
-    def _start(self, notice: DueNotice) -> None:
-        if _attempt(notice) in self._holding or self._tasks is None:
-            return
-        self._holding.add(_attempt(notice))
-        self._tasks.create_task(self._send(notice), name=f"send-{notice.id}")
-
-    async def _send(self, notice: DueNotice) -> None:
-        while notice.reason in ("closed", "withdrawn") and self._on_leg[notice.leg_id]:
-            # A call for help that is on its way must not arrive after the word that it is over.
-            await asyncio.sleep(_BUSY_S)
+    def _enter(self, notice: DueNotice, now_s: float) -> None:
         self._on_leg[notice.leg_id] += 1
-        try:
-            await self._send_in_turn(notice)
-        finally:
-            self._on_leg[notice.leg_id] -= 1
-            if not self._on_leg[notice.leg_id]:
-                del self._on_leg[notice.leg_id]
+        self._lanes.put(notice, now_s=now_s)
 
-    async def _send_in_turn(self, notice: DueNotice) -> None:
-        kind = notice.spec.kind
-        # Word of a better location queues apart: many of them must not hold up a call for help.
-        gate = self._gates.setdefault(
-            (notice.party.id, kind, notice.reason == "location"), asyncio.Semaphore(self._parallel)
+    def _leave(self, notice: DueNotice) -> None:
+        """One notice less of a leg; behind the last one comes the word that it is over."""
+        self._on_leg[notice.leg_id] -= 1
+        if not self._on_leg[notice.leg_id]:
+            del self._on_leg[notice.leg_id]
+            after = self._after.pop(notice.leg_id, None)
+            for one in after or ():
+                self._enter(one, time.monotonic())
+
+    def _go_on(self) -> None:
+        if not self._pumping and self._lanes.ready:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Begin what may be sent now, a little in each pass of the loop."""
+        assert self._tasks is not None
+        self._pumping = False
+        ready = self._lanes.start(
+            now_s=time.monotonic(), most=_STARTED_AT_ONCE, most_other=_OTHERS_STARTED_AT_ONCE, ask=self._ask
         )
-        queued = time.monotonic()
-        async with gate:
-            if time.monotonic() - queued > _STALE_S and not await self._still_due(notice):
-                self._holding.discard(_attempt(notice))
-                return
-            self._observe("sending")
-            started_at, started = datetime.now(UTC), time.monotonic()
-            outcome = await self._try(kind, notice)
-            took_s = time.monotonic() - started
+        for lane, notice in ready:
+            self._tasks.create_task(self._send(lane, notice), name="send")
+        self._go_on()
+
+    def _ask(self, lane: Lane, places: list[Place]) -> None:
+        assert self._tasks is not None
+        self._tasks.create_task(self._still_due(lane, places), name="still-due")
+
+    async def _still_due(self, lane: Lane, places: list[Place]) -> None:
+        """Find out what of a lane is still to be sent: its cases may be closed meanwhile (I4)."""
+        due = {place.notice.id for place in places}
+        if self.worker is not None:
+            try:
+                async with asyncio.timeout(_ASKING_S):
+                    due = await still_due(self._pool, due, worker=self.worker)
+            except (psycopg.Error, TimeoutError):
+                pass  # in doubt send: a message too many does less harm than one too few (I6)
+        self._lanes.asked(lane, places, due=lambda notice: notice.id in due, now_s=time.monotonic())
+        for place in places:
+            if place.notice.id not in due:
+                self._holding.discard(_attempt(place.notice))
+                self._leave(place.notice)
+        self._go_on()
+
+    async def _send(self, lane: Lane, notice: DueNotice) -> None:
+        kind = notice.spec.kind
+        self._observe("sending")
+        started_at, started_s = datetime.now(UTC), time.monotonic()
+        outcome = await self._try(kind, notice)
+        took_s = time.monotonic() - started_s
         self._observe("sent")
         ATTEMPTS.labels(kind, type(outcome).__name__).observe(took_s)
-        self._tried.put_nowait(
-            Tried(notice=notice, started_at=started_at, answered_at=datetime.now(UTC), outcome=outcome)
-        )
+        self._note(Tried(notice=notice, started_at=started_at, answered_at=datetime.now(UTC), outcome=outcome))
+        self._lanes.sent(lane)
+        self._leave(notice)
+        self._go_on()
 
-    async def _still_due(self, notice: DueNotice) -> bool:
-        if self.worker is None:
-            return True
-        try:
-            return await still_due(self._pool, notice, worker=self.worker)
-        except psycopg.Error:
-            return True  # in doubt send: a message too many does less harm than one too few (I6)
+    def _note(self, tried: Tried) -> None:
+        (self._delivered if isinstance(tried.outcome, Sent) else self._failed).append(tried)
+        self._to_record.set()
 
     async def _try(self, kind: str, notice: DueNotice) -> Outcome:
         channel = self._channels.get(kind)
@@ -170,17 +227,34 @@ class Dispatcher:
     async def _record(self) -> None:
         """Write outcomes down, as many at once as have come in meanwhile."""
         while True:
-            tried = [await self._tried.get()]
-            while len(tried) < _BATCH and not self._tried.empty():
-                tried.append(self._tried.get_nowait())
+            tried = await self._gathered()
             recorded = await self._recorded(tried)
             waiting = {one.notice.id for one in recorded.later}
             for one in tried:
                 if one.notice.id not in waiting:
                     self._holding.discard(_attempt(one.notice))
             for one in recorded.later:
-                asyncio.get_running_loop().call_later(_BUSY_S, self._tried.put_nowait, one)
+                asyncio.get_running_loop().call_later(_BUSY_S, self._note, one)
             self.submit(recorded.notices)
+
+    async def _gathered(self) -> list[Tried]:
+        """Wait for outcomes. Failures lead to something and are taken at once; deliveries may wait in a storm."""
+        while not (self._failed or self._delivered):
+            self._to_record.clear()
+            await self._to_record.wait()
+        while not (self._failed or self._time_to_record):
+            await asyncio.sleep(_BUSY_S)
+        tried: list[Tried] = []
+        for queue in (self._failed, self._delivered) if self._time_to_record else (self._failed,):
+            tried += [queue.popleft() for _ in range(min(len(queue), _RECORDED_AT_ONCE - len(tried)))]
+        return tried
+
+    @property
+    def _time_to_record(self) -> bool:
+        """Are deliveries to be recorded now, though there may be more to send?"""
+        if not self.busy or len(self._delivered) >= _MOST_UNRECORDED:
+            return True
+        return bool(self._delivered) and datetime.now(UTC) - self._delivered[0].answered_at > _RECORDED_AFTER
 
     async def _recorded(self, tried: list[Tried]) -> Recorded:
         """Record a batch, waiting for the database as long as it takes; a row it refuses stops no other (D12)."""

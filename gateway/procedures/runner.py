@@ -16,9 +16,10 @@ from gateway.domain.outbox import DueNotice
 from gateway.domain.plan import DURESS
 from gateway.links.mqtt import LinkDown, MqttLink
 from gateway.service.command_terminals import expire_commands
+from gateway.service.complaints import advance_complaint
 from gateway.service.drills import drive_drills
 from gateway.service.run_procedures import advance_case, store_shipped
-from gateway.store import procedures
+from gateway.store import procedures, work_orders
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
 from gateway.store.procedures import CommandRow
@@ -65,11 +66,21 @@ class Runner:
         await store_shipped(self._pool)
         while True:
             busy = await self.advance_due()
+            await self.advance_complaints()
             await self.send_commands()
             await self.send_progress()
-            self._submit(await drive_drills(self._pool, self._directory, worker=self._worker()))
+            await self.drive_drills()
             if not busy:
                 await asyncio.sleep(_LOOK_EVERY_S * self._rng.uniform(0.8, 1.2))
+
+    async def drive_drills(self) -> None:
+        """Make the presses of drills that are due. A drill that cannot go on stops nothing else."""
+        try:
+            self._submit(await drive_drills(self._pool, self._directory, worker=self._worker()))
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            raise
+        except Exception:  # noqa: BLE001 # see above
+            _log.exception("a drill cannot go on")
 
     async def advance_due(self) -> bool:
         """Advance the cases that are due; True when there may be more."""
@@ -93,6 +104,20 @@ class Runner:
             else:
                 self._submit(notices)
         return len(due) == _BATCH
+
+    async def advance_complaints(self) -> None:
+        """Advance complaints that have a procedure of their own."""
+        async with self._pool.connection() as conn:
+            due = await work_orders.due_orders(conn, limit=_BATCH)
+        for order in due:
+            try:
+                await advance_complaint(self._pool, self._directory, order, is_working_day=self._is_working_day)
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                raise
+            except Exception:  # noqa: BLE001 # one complaint must not stop the others
+                _log.exception("the complaint of a work order cannot go on", extra={"work_order": order})
+                async with self._pool.connection() as conn:
+                    await work_orders.put_off(conn, order, _FAULTY_FOR)
 
     async def send_commands(self) -> None:
         """Send what terminals are to do; what is too old ends."""

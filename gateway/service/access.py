@@ -43,21 +43,39 @@ class Right(StrEnum):
     COMMAND_TERMINALS = "command terminals"
     READ_QUARANTINE = "read the quarantine"
     SETTLE_QUARANTINE = "replay and dismiss messages of the quarantine"
+    READ_WORK_ORDERS = "read work orders"
+    WRITE_WORK_ORDERS = "write work orders"
+    INSPECT_WORK_ORDERS = "inspect work orders"
+    ERASE_WORK_ORDERS = "erase work orders"
+    NAME_OPERATORS = "name operators"
+    READ_FIGURES = "read the figures"
     READ_STREAM = "read the stream"
     READ_METRICS = "read the metrics"
+    READ_CHECKPOINTS = "read the checkpoints of the journal"
 
 
 RIGHTS: Mapping[Role, frozenset[Right]] = {
     Role.ADMIN: frozenset(Right),
-    Role.OPERATOR: frozenset(Right) - {Right.ERASE_PERSONS, Right.OPEN_TEST_WINDOWS, Right.SETTLE_QUARANTINE},
+    Role.OPERATOR: frozenset(Right)
+    - {
+        Right.ERASE_PERSONS,
+        Right.ERASE_WORK_ORDERS,
+        Right.INSPECT_WORK_ORDERS,
+        Right.NAME_OPERATORS,
+        Right.OPEN_TEST_WINDOWS,
+        Right.READ_CHECKPOINTS,
+        Right.SETTLE_QUARANTINE,
+    },
     Role.INTEGRATOR: frozenset(
         {
             Right.READ_CASES,
             Right.ANSWER_LEGS,
             Right.READ_PARTIES,
             Right.READ_TERMINALS,
+            Right.READ_FIGURES,
             Right.READ_STREAM,
             Right.READ_METRICS,
+            Right.READ_CHECKPOINTS,
         }
     ),
     Role.INSTALLER: frozenset(

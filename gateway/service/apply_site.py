@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from gateway.domain.case import DomainError
 from gateway.keyring import DataKey, ErasedKey, Keyring
 from gateway.site.model import MqttEntry, Site, TerminalEntry, to_address, to_channel
+from gateway.store import queries
 from gateway.store.pool import Connection, Pool
 
 __all__ = ["Applied", "Change", "SiteConflict", "apply_site", "compare"]
@@ -183,7 +184,7 @@ async def apply_site(pool: Pool, keyring: Keyring, site: Site, *, prune: bool) -
         SiteConflict: Something belongs to another site, or somebody was erased.
     """
     async with pool.connection() as conn, conn.transaction():
-        await conn.execute("SELECT pg_advisory_xact_lock(hashtext('onekey site'))")
+        await queries.lock_sites(conn)
         keys = _Keys(conn, keyring)
         wanted = _definitions(site, keyring)
         found = await _existing(conn, site.site, keys)

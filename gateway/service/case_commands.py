@@ -11,6 +11,7 @@ from gateway.domain.case import (
     ANSWER_STATES,
     CaseState,
     Fact,
+    FalseAlarm,
     LegState,
     NotFound,
     StateConflict,
@@ -19,7 +20,7 @@ from gateway.domain.case import (
 )
 from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice, PartyAnswer
-from gateway.service import fan_out
+from gateway.service import case_orders, fan_out
 from gateway.service.settling import settle_role
 from gateway.service.views import Surroundings, surroundings
 from gateway.store import cases, events, outbox, procedures, queries
@@ -197,7 +198,9 @@ async def acknowledge_case(
         # Owning is the hotline's own fact: it ends the calls to the hotline, and to nobody else.
         await settle_role(conn, case, "hotline", fact=Fact.OWNED, by=by, journal=writer, now=at)
         await writer.flush(conn)
-    return replace(case, owner=operator, owned_at=at)
+        case = replace(case, owner=operator, first_owner=operator, owned_at=at)
+        await case_orders.write_up(conn, directory.keyring, case, around, writer.head, operator=operator)
+    return case
 
 
 def _refuse_unseen(case: CaseRow, urgency: int | None) -> None:
@@ -238,6 +241,7 @@ async def close_case(
     outcome: str,
     confirmed_by: str | None,
     note: str | None,
+    reason: str | None = None,
     urgency: int | None = None,
     operator: str | None = None,
     via: str | None = None,
@@ -246,13 +250,13 @@ async def close_case(
     """Close a case: cancel what is due, withdraw obligations, and tell whoever was told that it is over (I4).
 
     `confirmed_by` says that the person is safe, unless the case is safe already. `note` is kept in the journal
-    alone, where it can be erased (D15). `urgency` is what whoever closes saw of it; None does not ask. Returns the
-    notices that `worker` has to send.
+    alone, where it can be erased (D15). `reason` is why an alarm was false; a `note` alone counts as another reason.
+    `urgency` is what whoever closes saw of it; None does not ask. Returns the notices that `worker` has to send.
 
     Raises:
         NotFound: No such case.
         StateConflict: It was closed with another outcome; or it is an emergency and nobody confirmed safety; or it was
-            a false alarm and `note` does not say why; or the person pressed again since `urgency` was seen.
+            a false alarm and nothing says why; or the person pressed again since `urgency` was seen.
     """
     outcome = Outcome(outcome)
     async with _locked(pool, case_id) as (conn, case):
@@ -265,10 +269,9 @@ async def close_case(
             raise StateConflict(
                 "An emergency is closed only after somebody confirmed that the person is safe: say who."
             )
-        if outcome is Outcome.FALSE_ALARM and not _storable(note, longest=4000):
-            raise StateConflict("Say in a note why the alarm was false: false alarms are counted by their reasons.")
+        false_alarm = _why_false(outcome, reason, _storable(note, longest=4000))
         around = await surroundings(conn, directory, case)
-        by = operator or confirmed_by or case.owner or "gateway"
+        by = operator or case.owner or confirmed_by or "gateway"
         writer = _writer(case, around)
         notices = await close_in(
             conn,
@@ -278,13 +281,31 @@ async def close_case(
             outcome=outcome,
             confirmed_by=confirmed_by,
             note=note,
+            false_alarm=false_alarm,
             by=by,
             actor=f"operator:{by}",
             via=via,
             worker=worker,
         )
         await writer.flush(conn)
+        case = replace(case, state=CaseState.CLOSED)
+        handled_by = operator or case.first_owner
+        await case_orders.write_up(conn, directory.keyring, case, around, writer.head, operator=handled_by)
         return notices
+
+
+def _why_false(outcome: Outcome, reason: str | None, note: str | None) -> FalseAlarm | None:
+    """Return why an alarm was false: false alarms are counted by their reasons."""
+    if outcome is not Outcome.FALSE_ALARM:
+        if reason is not None:
+            raise StateConflict(f"A reason belongs to a false alarm, and the outcome is {outcome}.")
+        return None
+    if reason is None and note is None:
+        raise StateConflict("Say why the alarm was false: choose a reason, or write a note.")
+    why = FalseAlarm.OTHER if reason is None else FalseAlarm(reason)
+    if why is FalseAlarm.OTHER and note is None:
+        raise StateConflict("Another reason needs a note that says which.")
+    return why
 
 
 async def close_in(
@@ -300,6 +321,7 @@ async def close_in(
     actor: str,
     via: str | None,
     worker: int | None,
+    false_alarm: FalseAlarm | None = None,
 ) -> list[DueNotice]:
     """Close a case in the caller's transaction, which holds its lock and flushes `writer`."""
     case_id, safe_by = case.id, confirmed_by or by
@@ -308,7 +330,7 @@ async def close_in(
         writer.add(Note("case.safe", {"by": safe_by, "via": via}, actor=actor), at=safe_at)
         await events.emit(conn, "case.safe", district=case.district, case_id=case_id, data=_about(case))
         case = replace(case, safe_at=safe_at, safe_by=safe_by)
-    closed_at = await queries.set_closed(conn, case_id, outcome=outcome, by=by)
+    closed_at = await queries.set_closed(conn, case_id, outcome=outcome, by=by, false_alarm=false_alarm)
     case = replace(case, state=CaseState.CLOSED, closed_at=closed_at, closed_by=by, outcome=outcome)
 
     await queries.lock_due(conn, case_id)
@@ -323,6 +345,7 @@ async def close_in(
             {
                 "outcome": outcome,
                 "confirmed_by": confirmed_by,
+                "reason": false_alarm,
                 "note": _storable(note, longest=4000),
                 "via": via,
                 "withdrawn": [str(leg) for leg in withdrawn],
@@ -337,7 +360,7 @@ async def close_in(
         "case.closed",
         district=case.district,
         case_id=case_id,
-        data={**_about(case), "outcome": outcome, "told": len(legs)},
+        data={**_about(case), "outcome": outcome, "reason": false_alarm, "told": len(legs)},
     )
     return notices
 

@@ -10,7 +10,8 @@ from gateway.domain.case import CaseState, LegState, NotFound
 from gateway.domain.directory import Address, Household, Party, Person
 from gateway.domain.location import Location
 from gateway.domain.privacy import Privacy, privacy_of
-from gateway.keyring import ErasedKey, Keyring
+from gateway.keyring import ErasedKey, Keyring, KeyringError
+from gateway.service.disclosures import disclose, shows_health
 from gateway.service.paging import NOT_OURS, BadCursor, Page, page_of, read_cursor
 from gateway.service.places import place_of
 from gateway.service.read_desk import Desk, desk_of
@@ -18,6 +19,7 @@ from gateway.service.views import kinds_for
 from gateway.store import cases, quarantine, queries
 from gateway.store.cases import CaseRow, LegRow
 from gateway.store.directory import Directory, SiteView
+from gateway.store.disclosures import Disclosure
 from gateway.store.pool import Connection, Pool
 from gateway.store.quarantine import Kept
 from gateway.store.queries import (
@@ -40,6 +42,7 @@ __all__ = [
     "PartyRecord",
     "PersonRecord",
     "TimelineEntry",
+    "case_file",
     "list_cases",
     "list_households",
     "list_parties",
@@ -109,7 +112,7 @@ class LegFile:
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """An entry of the journal, opened. ``data`` is None when the person was erased."""
+    """An entry of the journal, opened. ``data`` is None when the person was erased, or it cannot be opened."""
 
     n: int
     at: datetime
@@ -121,7 +124,10 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFile:
-    """A whole case. ``household`` is None where there is none; ``broken`` tells where the chain breaks."""
+    """A whole case. ``broken`` tells where the chain breaks.
+
+    ``household`` is None where there is none, and where the person was erased: whoever lives there now is another.
+    """
 
     case: CaseRow
     site: SiteView
@@ -129,31 +135,49 @@ class CaseFile:
     alarms: list[AlarmRow]
     legs: list[LegFile]
     desk: Desk
+    chain: list[JournalRow]
     timeline: list[TimelineEntry]
     broken: journal.Break | None
     now: datetime
 
 
-async def read_case(pool: Pool, directory: Directory, case_id: UUID) -> CaseFile:
-    """Return a case with everything known about it, as of one instant.
+async def read_case(pool: Pool, directory: Directory, case_id: UUID, *, by: str | None = None) -> CaseFile:
+    """Return a case with everything known about it, as of one instant, to be shown to `by` (R22).
 
     Raises:
         NotFound: No such case.
     """
     async with pool.connection() as conn, conn.transaction():
-        now = await _instant(conn)
-        case = await cases.by_id(conn, case_id)
-        if case is None:
-            raise NotFound(f"There is no case {case_id}.")
-        site, household = await _place(conn, directory, case)
-        legs = await cases.legs_of(conn, case_id)
-        known = {party.id: party for party in await directory.parties(conn, await queries.party_names(conn, case_id))}
-        notices = await queries.notices_of(conn, case_id)
-        attempts = await queries.attempts_of(conn, case_id)
-        answers = await queries.answers_of(conn, case_id)
-        alarms = await queries.alarms_of(conn, case_id)
-        chain = await queries.journal_of(conn, case_id)
-        desk = await desk_of(conn, case_id)
+        file = await case_file(conn, directory, case_id)
+    if by is not None:
+        health = shows_health(file.household, Privacy.FULL)
+        await disclose(
+            pool, directory, Disclosure(case_id=case_id, who=by, what="case", level=Privacy.FULL, health=health)
+        )
+    return file
+
+
+async def case_file(conn: Connection, directory: Directory, case_id: UUID) -> CaseFile:
+    """Return a case as `read_case` does; from here on the caller's transaction reads as of one instant.
+
+    Raises:
+        NotFound: No such case.
+    """
+    now = await _instant(conn)
+    case = await cases.by_id(conn, case_id)
+    if case is None:
+        raise NotFound(f"There is no case {case_id}.")
+    site, household = await _place(conn, directory, case)
+    legs = await cases.legs_of(conn, case_id)
+    known = {party.id: party for party in await directory.parties(conn, await queries.party_names(conn, case_id))}
+    notices = await queries.notices_of(conn, case_id)
+    attempts = await queries.attempts_of(conn, case_id)
+    answers = await queries.answers_of(conn, case_id)
+    alarms = await queries.alarms_of(conn, case_id)
+    chain = await queries.journal_of(conn, case_id)
+    desk = await desk_of(conn, case_id)
+    if chain and chain[0].wrapped is None:
+        household = None
     return CaseFile(
         case=case,
         site=site,
@@ -173,6 +197,7 @@ async def read_case(pool: Pool, directory: Directory, case_id: UUID) -> CaseFile
             for leg in legs
         ],
         desk=desk,
+        chain=chain,
         timeline=[_opened(directory.keyring, row) for row in chain],
         broken=journal.verify([row.entry for row in chain], head=bytes(case.journal_head), count=case.journal_n),
         now=now,
@@ -221,8 +246,10 @@ def _opened(keyring: Keyring, row: JournalRow) -> TimelineEntry:
             entry.sealed, about=f"journal {entry.case_id} {entry.n}"
         )
     except ErasedKey:
+        return TimelineEntry(entry.n, entry.at, entry.kind, entry.actor, None, erased=True)
+    except KeyringError:  # somebody altered it: the chain says so, and the rest can still be read
         data = None
-    return TimelineEntry(entry.n, entry.at, entry.kind, entry.actor, data, erased=data is None)
+    return TimelineEntry(entry.n, entry.at, entry.kind, entry.actor, data, erased=False)
 
 
 # The directory
@@ -411,8 +438,10 @@ class LinkView:
         return self.state is CaseState.CLOSED or self.leg_state in (LegState.WITHDRAWN, LegState.SKIPPED)
 
 
-async def read_link(pool: Pool, directory: Directory, token: str) -> LinkView:
-    """Return what the holder of a signed link may see. Changes nothing: a link that was fetched is not a human (I7).
+async def read_link(pool: Pool, directory: Directory, token: str, *, shown: bool = False) -> LinkView:
+    """Return what the holder of a signed link may see. It ends nothing: a link that was fetched is not a human (I7).
+
+    With `shown` it is put on record that the party saw it (R22).
 
     Raises:
         NotFound: We did not make this link.
@@ -444,7 +473,15 @@ async def read_link(pool: Pool, directory: Directory, token: str) -> LinkView:
         now=now,
         answer=answers[-1] if answers else None,
     )
-    return view if view.over else _with_place(view, case, household)
+    if view.over:
+        return view
+    if shown:
+        level = privacy_of(leg.role, case.privacy)
+        who, health = f"party:{leg.party_id}", shows_health(household, level)
+        await disclose(
+            pool, directory, Disclosure(case_id=case.id, who=who, what="answer_page", level=level, health=health)
+        )
+    return _with_place(view, case, household)
 
 
 def _with_place(view: LinkView, case: CaseRow, household: Household | None) -> LinkView:

@@ -10,7 +10,7 @@ from gateway.domain.ladder import Calls, Climb, Ladder, climb
 from gateway.domain.plan import PlannedLeg, stand_ins
 from gateway.service import fan_out
 from gateway.service.case_work import Work
-from gateway.store import cases
+from gateway.store import cases, outbox
 from gateway.store.cases import LegRow
 
 __all__ = ["climb_legs"]
@@ -27,6 +27,7 @@ async def climb_legs(work: Work) -> datetime | None:
         return None
     legs = await cases.legs_of(work.conn, work.case.id)
     late: list[LegRow] = []
+    untried: set[UUID] | None = None
     for leg in legs:
         if leg.state not in _OPEN or leg.party_id is None:
             continue
@@ -34,7 +35,9 @@ async def climb_legs(work: Work) -> datetime | None:
         if wanted.overdue:
             late.append(leg)
         if wanted.call is not None:
-            await _call(work, leg, wanted.call)
+            if untried is None:
+                untried = await outbox.untried(work.conn, work.case.id)
+            await _call(work, leg, wanted.call, silent=leg.id in untried)
     if late:
         await _miss(work, legs, late)
         legs = await cases.legs_of(work.conn, work.case.id)
@@ -50,10 +53,10 @@ def _wanted(leg: LegRow, now: datetime) -> Climb:
     return climb(Ladder.of_record(leg.ladder), calls, now=now)
 
 
-async def _call(work: Work, leg: LegRow, number: int) -> None:
-    """Call once more, beginning with the next channel of the party."""
+async def _call(work: Work, leg: LegRow, number: int, *, silent: bool) -> None:
+    """Call once more, beginning with the next channel of the party; `silent` when the last call has yet to leave."""
     await cases.called_again(work.conn, leg.id, calls=number)
-    if work.around.party(str(leg.party_id)) is None:
+    if silent or work.around.party(str(leg.party_id)) is None:
         return  # it left the directory: its first notice fails the leg and calls the fallback
     work.notices += await fan_out.renotify(
         work.conn,
@@ -66,14 +69,14 @@ async def _call(work: Work, leg: LegRow, number: int) -> None:
         channel=number - 1,
     )
     data = {"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "call": number}
-    await work.note("leg.called_again", data, actor="gateway")
+    work.note("leg.called_again", data, actor="gateway")
 
 
 async def _miss(work: Work, legs: list[LegRow], late: list[LegRow]) -> None:
     """Record passed deadlines, and let the next one step in for each role of which nobody answered."""
     for leg in late:
         await cases.overdue(work.conn, leg.id)
-        await work.note("leg.overdue", {"leg": str(leg.id), "role": leg.role, "party": leg.party_id}, actor="gateway")
+        work.note("leg.overdue", {"leg": str(leg.id), "role": leg.role, "party": leg.party_id}, actor="gateway")
     answered = {leg.role for leg in legs if leg.state == LegState.ANSWERED}
     for role, leg in {leg.role: leg for leg in late}.items():
         if role not in answered:
@@ -103,7 +106,7 @@ async def _step_in(work: Work, legs: list[LegRow], leg: LegRow) -> None:
     )
     work.notices += notices
     if added:
-        await work.note("leg.stood_in", {"because": str(leg.id), **_named(leg.role, added)}, actor="gateway")
+        work.note("leg.stood_in", {"because": str(leg.id), **_named(leg.role, added)}, actor="gateway")
 
 
 def _named(role: str, added: list[LegRow]) -> dict[str, object]:

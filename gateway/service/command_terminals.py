@@ -70,8 +70,8 @@ async def give_command(
         if work is not None:
             data = {"command": command, "name": name, "terminal": terminal}
             private = {"arguments": dict(arguments)}
-            await work.note("command.given", data, actor=f"operator:{by}", private=private)
-            await work.journal.flush(conn)
+            work.note("command.given", data, actor=f"operator:{by}", private=private)
+            await work.flush()
         row = await procedures.command(conn, command)
     assert row is not None
     return row
@@ -99,10 +99,10 @@ async def record_result(
         if not await procedures.end_command(conn, command, state=state, detail=detail) or work is None:
             return
         data = {"command": command, "name": asked.name, "terminal": terminal, "state": state}
-        await work.note("command.answered", data, actor=f"terminal:{terminal}", private={"detail": detail})
+        work.note("command.answered", data, actor=f"terminal:{terminal}", private={"detail": detail})
         await _end_step(work, asked, _STEP_RESULTS[state], by=f"terminal:{terminal}")
         await advance_work(work, is_working_day)
-        await work.journal.flush(conn)
+        await work.flush()
 
 
 async def _end_step(work: Work, command: CommandRow, result: str, *, by: str) -> None:
@@ -128,5 +128,5 @@ async def expire_commands(pool: Pool, directory: Directory) -> None:
                 continue
             work = await locked(conn, directory, case.id)
             data: dict[str, Any] = {"command": command.id, "name": command.name, "terminal": command.terminal_id}
-            await work.note("command.expired", data, actor="gateway")
-            await work.journal.flush(conn)
+            work.note("command.expired", data, actor="gateway")
+            await work.flush()

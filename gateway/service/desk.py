@@ -55,7 +55,7 @@ async def complete_task(
             if means == result and "|" not in wanted and fact in (Fact.DISPATCHED, Fact.HEARD, Fact.INFORMED):
                 await add_fact(work, Fact(fact), role=role or "person", by=f"operator:{by}")
         await advance_work(work, is_working_day)
-        await work.journal.flush(conn)
+        await work.flush()
 
 
 async def set_fact(
@@ -88,7 +88,7 @@ async def set_fact(
         default = "person" if fact is Fact.HEARD else role
         await add_fact(work, fact, role=about or default, by=f"{OPERATOR if role == OPERATOR else 'party'}:{by}")
         await advance_work(work, is_working_day)
-        await work.journal.flush(conn)
+        await work.flush()
 
 
 async def hand_over(
@@ -116,9 +116,9 @@ async def hand_over(
         await procedures.set_owner(conn, case_id, to)
         work.change(owner=to)
         data = {"from": by, "to": to}
-        await work.note("case.handed_over", data, actor=f"operator:{by}", private={"reason": reason})
+        work.note("case.handed_over", data, actor=f"operator:{by}", private={"reason": reason})
         await advance_work(work, is_working_day)
-        await work.journal.flush(conn)
+        await work.flush()
 
 
 async def take_seat_b(pool: Pool, directory: Directory, case_id: UUID, *, operator: str | None, by: str) -> None:
@@ -137,5 +137,5 @@ async def take_seat_b(pool: Pool, directory: Directory, case_id: UUID, *, operat
         if operator is not None and operator == work.case.owner:
             raise StateConflict("Seat A and seat B are two people: this operator owns the case already.")
         await procedures.set_seat_b(conn, case_id, operator)
-        await work.note("case.seat_b", {"operator": operator}, actor=f"operator:{by}")
-        await work.journal.flush(conn)
+        work.note("case.seat_b", {"operator": operator}, actor=f"operator:{by}")
+        await work.flush()

@@ -208,7 +208,7 @@ async def end_drill(pool: Pool, directory: Directory, drill: UUID, *, by: str) -
                 via="drill",
                 worker=None,
             )
-            await work.journal.flush(conn)
+            await work.flush()
 
 
 # Reading and scoring

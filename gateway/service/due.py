@@ -19,7 +19,7 @@ __all__ = ["lease_due", "still_due"]
 
 
 async def lease_due(
-    pool: Pool, directory: Directory, *, worker: int, holding: Collection[str], limit: int = 500
+    pool: Pool, directory: Directory, *, worker: int, holding: Collection[str] | None, limit: int = 500
 ) -> list[DueNotice]:
     """Take what is due and nobody alive is sending. A party that is gone from the directory fails its leg."""
     async with pool.connection() as conn, conn.transaction():
@@ -52,7 +52,7 @@ async def lease_due(
     return notices + await record_unreachable(pool, directory, gone, worker=worker)
 
 
-async def still_due(pool: Pool, notice: DueNotice, *, worker: int) -> bool:
-    """Is a notice that had to wait for its turn still to be sent (I4)?"""
+async def still_due(pool: Pool, notices: Collection[str], *, worker: int) -> set[str]:
+    """Return which notices that had to wait for their turn are still to be sent (I4)."""
     async with pool.connection() as conn:
-        return await outbox.still_due(conn, notice.id, worker)
+        return await outbox.still_due(conn, notices, worker)

@@ -1,8 +1,9 @@
 """Legs and notices of a case: writing them with the case, and queueing a notice on every leg."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from gateway.domain.case import LegState
 from gateway.domain.keys import leg_id
@@ -14,7 +15,7 @@ from gateway.store.cases import CaseRow, LegRow
 from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Connection
 
-__all__ = ["add_legs", "renotify"]
+__all__ = ["Calling", "add_legs", "add_legs_of_all", "renotify"]
 
 
 def _row(case: CaseRow, leg: PlannedLeg, armed_at: datetime) -> LegRow:
@@ -47,6 +48,17 @@ def _row(case: CaseRow, leg: PlannedLeg, armed_at: datetime) -> LegRow:
 _FIRST_REASON = {"plan": "alarm", "fallback": "fallback", "procedure": "procedure", "stand_in": "stand_in"}
 
 
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """A case, whom the plan calls for it and after how long, and what the directory says about it."""
+
+    case: CaseRow
+    planned: Sequence[PlannedLeg]
+    around: Surroundings
+    now: datetime
+    delay: timedelta = timedelta(0)
+
+
 async def add_legs(
     conn: Connection,
     case: CaseRow,
@@ -62,16 +74,26 @@ async def add_legs(
     Returns the new legs, failed ones included, and the notices that `worker` now has to send: none with a `delay`,
     after which any worker finds them.
     """
-    if delay:
-        worker = None
-    rows = [_row(case, leg, now + delay) for leg in planned]
-    fresh = set(await cases.add_legs(conn, rows, district=case.district))
-    added = [row for row in rows if row.id in fresh]
-    notices: list[DueNotice] = []
+    (added,) = await add_legs_of_all(conn, [Calling(case, planned, around, now, delay)], worker=worker)
+    return added
+
+
+async def add_legs_of_all(
+    conn: Connection, calling: Sequence[Calling], *, worker: int | None
+) -> list[tuple[list[LegRow], list[DueNotice]]]:
+    """Do the work of `add_legs` for several cases, in as many statements as for one."""
+    rows = [[_row(one.case, leg, one.now + one.delay) for leg in one.planned] for one in calling]
+    fresh: set[UUID] = set()
+    for district in dict.fromkeys(one.case.district for one in calling):
+        theirs = [row for one, legs in zip(calling, rows, strict=True) if one.case.district == district for row in legs]
+        fresh.update(await cases.add_legs(conn, theirs, district=district))
+    added = [[row for row in legs if row.id in fresh] for legs in rows]
+    notices: list[list[DueNotice]] = [[] for _ in calling]
     for origin, reason in _FIRST_REASON.items():
-        legs = [row for row in added if row.origin == origin and row.state == LegState.PENDING]
-        notices += await _queue(conn, case, legs, reason=reason, around=around, worker=worker, delay=delay)
-    return added, notices
+        legs = [[row for row in new if row.origin == origin and row.state == LegState.PENDING] for new in added]
+        for told, more in zip(notices, await _queue(conn, calling, legs, reason=reason, worker=worker), strict=True):
+            told += more
+    return list(zip(added, notices, strict=True))
 
 
 async def renotify(
@@ -105,24 +127,38 @@ async def renotify(
     )
     numbers = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
     current = [replace(leg, notices=numbers[leg.id][0], delivered_at=numbers[leg.id][1]) for leg in legs]
-    return await _queue(conn, case, current, reason=reason, around=around, worker=worker, channel=channel)
+    calling = [Calling(case, (), around, case.opened_at)]
+    (notices,) = await _queue(conn, calling, [current], reason=reason, worker=worker, channel=channel)
+    return notices
 
 
 async def _queue(
     conn: Connection,
-    case: CaseRow,
-    legs: Sequence[LegRow],
+    calling: Sequence[Calling],
+    legs: Sequence[Sequence[LegRow]],
     *,
     reason: str,
-    around: Surroundings,
     worker: int | None,
     channel: int = 0,
-    delay: timedelta = timedelta(0),
-) -> list[DueNotice]:
-    wanted = [(leg.id, case.id, leg.party_id, leg.notices) for leg in legs if leg.party_id is not None]
-    queued = await outbox.add(conn, wanted, reason=reason, worker=worker, channel=channel, delay=delay)
+) -> list[list[DueNotice]]:
+    wanted = [
+        (leg.id, leg.case_id, leg.party_id, leg.notices, one.delay)
+        for one, of in zip(calling, legs, strict=True)
+        for leg in of
+        if leg.party_id is not None
+    ]
+    queued = await outbox.add(conn, wanted, reason=reason, worker=worker, channel=channel)
     if worker is None:
+        return [[] for _ in calling]
+    return [_taken(one, of, queued, reason=reason, channel=channel) for one, of in zip(calling, legs, strict=True)]
+
+
+def _taken(
+    one: Calling, legs: Sequence[LegRow], queued: Mapping[UUID, tuple[str, datetime]], *, reason: str, channel: int
+) -> list[DueNotice]:
+    if not legs or one.delay:
         return []
+    case, around = one.case, one.around
     view = view_of(case, site=around.site, household=around.household)
     notices = []
     for leg in legs:

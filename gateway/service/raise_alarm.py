@@ -35,12 +35,13 @@ from gateway.service.moving import improve_location
 from gateway.service.places import best_location, place_of, record_of
 from gateway.service.views import Surroundings, agreements_of, case_key
 from gateway.store import cases, drills, events, outbox
-from gateway.store.cases import CaseRow, LegRow, NewAlarm
+from gateway.store.cases import CaseRow, KnownAlarm, LegRow, NewAlarm, Standing
 from gateway.store.directory import Directory, Origin
-from gateway.store.journal import Head, Note, Writer
+from gateway.store.events import NewEvent
+from gateway.store.journal import Head, Note, Writer, flush_all
 from gateway.store.pool import Connection, Pool
 
-__all__ = ["NoSite", "Press", "Raised", "raise_alarm", "raise_alarm_in"]
+__all__ = ["NoSite", "Press", "Raised", "raise_alarm", "raise_alarm_in", "raise_alarms"]
 
 _RAW_KEPT = 65_536
 
@@ -114,68 +115,120 @@ async def raise_alarm(pool: Pool, directory: Directory, press: Press, *, worker:
         return await raise_alarm_in(conn, directory, press, worker=worker)
 
 
+async def raise_alarms(
+    pool: Pool, directory: Directory, presses: Sequence[Press], *, worker: int | None
+) -> list[Raised | None]:
+    """Store several presses in one transaction, or none of them: what `raise_alarm` would have done to each.
+
+    Only what is plain is done for many at once: presses that open a new case, and repeats that say nothing new. For
+    any other the result is None, and nothing was done: it is for `raise_alarm`, alone and in its order. So is every
+    one of them after an error, since one that the database refuses takes the others with it (D12).
+
+    Raises:
+        NoSite: Nobody could be told, because no site is set up.
+    """
+    async with pool.connection() as conn, conn.pipeline(), conn.transaction():
+        return await _raise_all_in(conn, directory, presses, worker=worker)
+
+
+async def _raise_all_in(
+    conn: Connection, directory: Directory, presses: Sequence[Press], *, worker: int | None
+) -> list[Raised | None]:
+    origins = await directory.origins(conn, [press.terminal for press in presses])
+    await directory.preload(conn, origins)
+    plain: dict[str, _Arrived] = {}
+    arrived: list[_Arrived | None] = []
+    for press, origin in zip(presses, origins, strict=True):
+        one = await _arrive(conn, directory, press, origin)
+        # Of several presses of one household each has to see what became of the one before.
+        alone = not press.copy and one.drill is None and one.subject not in plain
+        arrived.append(one if alone else None)
+        if alone:
+            plain[one.subject] = one
+    await cases.lock_subjects(conn, list(plain))
+    asked = [(one.subject, str(one.case_class), one.key) for one in plain.values()]
+    standing = dict(zip(plain, await cases.standings(conn, asked, lock=False), strict=True))
+    repeats: list[UUID] = []
+    opening: dict[str, _Opening] = {}
+    done: dict[str, Raised] = {}
+    for subject, one in plain.items():
+        before = standing[subject]
+        if before.alarm is not None and _repeats(one, before.alarm) and not _brings_fix(one, before.case):
+            repeats.append(before.alarm.id)
+            done[subject] = _repeated(one, before.alarm, before.case)
+        elif before.case is None:
+            opening[subject] = _opening(one, before)
+    if repeats:
+        await cases.count_repeats(conn, repeats)
+    if opening:
+        done |= zip(opening, await _open(conn, list(opening.values()), worker=worker), strict=True)
+        await cases.add_alarms(conn, [one.alarm(one.case.id) for one in opening.values()])
+    return [None if one is None else done.get(one.subject) for one in arrived]
+
+
 async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *, worker: int | None) -> Raised:
     """Do the work of `raise_alarm` in the caller's transaction."""
     origin = await directory.origin(conn, press.terminal)
-    around, problem = await _surroundings(conn, directory, press, origin)
-    test = press.drill is not None or (press.test and origin.in_test_window)
-    drill = (press.drill or origin.drill) if test else None
-    case_class = classify(press.kinds, test=test) if press.site is None else CaseClass.TECHNICAL
-    household = around.household
-    subject = keys.subject(household=None if household is None else household.id, terminal=press.sender)
-    await cases.lock_subject(conn, subject)
+    one = await _arrive(conn, directory, press, origin)
+    await cases.lock_subject(conn, one.subject)
 
     if press.copy and (known_case := await cases.known_copy(conn, press.terminal, press.digest)) is not None:
         return Raised(case_id=known_case, how="repeated", terminal_uid=origin.terminal_uid)
-    key, numbered = _key(press, origin)
-    before = await cases.standing(conn, subject=subject, case_class=case_class, key=key)
+    before = await cases.standing(conn, subject=one.subject, case_class=one.case_class, key=one.key)
     known = before.alarm
-    if known is not None:
-        differs = numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
-        in_time = numbered or origin.now - known.stored_at <= WINDOW
-        says_more = (known.test and not press.test) or not set(press.kinds) <= set(known.kinds)
-        if in_time and is_repeat(CaseState(known.case_state), another_time=differs, says_more=says_more):
-            await cases.count_repeat(conn, known.id)
-            notices = []
-            if press.fix is not None:
-                notices = await improve_location(
-                    conn, directory, known.case_id, press.fix, now=origin.now, worker=worker
-                )
-            return Raised(
-                case_id=known.case_id,
-                how="repeated",
-                notices=tuple(notices),
-                terminal_uid=origin.terminal_uid,
-                district=before.case.district if before.case is not None else None,
-            )
+    if known is not None and _repeats(one, known):
+        await cases.count_repeats(conn, [known.id])
+        notices = []
+        if press.fix is not None:
+            notices = await improve_location(conn, directory, known.case_id, press.fix, now=origin.now, worker=worker)
+        return _repeated(one, known, before.case, notices)
 
-    occurrence = 1 if known is None else known.occurrence + 1
-    alarm_id = keys.alarm_id(key, occurrence)
     if before.case is None:
-        applying, uncovered = _applying(press.kinds, around, origin)
-        new = _new_case(press, origin, around, alarm_id, case_class, subject, problem, applying, previous=before.newest)
-        if drill is not None:
-            new = replace(new, drill_id=drill, taking_part=await drills.participants(conn, drill))
-        legs = _legs(applying, uncovered, around, case_class=case_class, taking_part=new.taking_part)
-        spread = (alarm_id.int % 1_000_000) / 1_000_000  # the same on every replica
-        delay = delay_of(press.kinds, applying, case_class=case_class, spread=spread)
-        raised = await _open(conn, press, origin, around, new, legs, delay, worker=worker)
+        taking_part = None if one.drill is None else await drills.participants(conn, one.drill)
+        opening = _opening(one, before, taking_part=taking_part)
+        (raised,) = await _open(conn, [opening], worker=worker)
+        alarm = opening.alarm(raised.case_id)
     else:
-        raised = await _join(conn, directory, press, origin, around, before.case, problem, worker=worker)
-    await cases.add_alarm(
-        conn,
-        NewAlarm(
-            id=alarm_id,
-            key=key,
-            occurrence=occurrence,
-            case_id=raised.case_id,
-            terminal_uid=origin.terminal_uid,
+        raised = await _join(conn, directory, press, origin, one.around, before.case, one.problem, worker=worker)
+        alarm = one.alarm(known, case_id=raised.case_id)
+    await cases.add_alarms(conn, [alarm])
+    return raised
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrived:
+    """A press, whom it concerns, and the key under which a repeat is found."""
+
+    press: Press
+    origin: Origin
+    around: Surroundings
+    problem: str | None
+    test: bool
+    drill: UUID | None
+    case_class: CaseClass
+    subject: str
+    key: str
+    numbered: bool
+
+    def alarm_id(self, known: KnownAlarm | None) -> UUID:
+        """Return the id of the alarm behind the one that is known already."""
+        return keys.alarm_id(self.key, _occurrence(known))
+
+    def alarm(self, known: KnownAlarm | None, *, case_id: UUID) -> NewAlarm:
+        """Return the alarm as it is stored."""
+        press = self.press
+        return NewAlarm(
+            id=self.alarm_id(known),
+            key=self.key,
+            occurrence=_occurrence(known),
+            case_id=case_id,
+            terminal_uid=self.origin.terminal_uid,
             terminal_id=press.terminal,
-            epoch=origin.epoch,
+            epoch=self.origin.epoch,
             boot=press.boot,
             seq=press.seq,
             kinds=list(press.kinds),
-            test=test,
+            test=self.test,
             pressed_at=press.pressed_at,
             received_at=press.received_at,
             transport=press.transport,
@@ -184,10 +237,61 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
             signal_dbm=press.signal_dbm,
             problems=list(press.problems),
             digest=press.digest,
-            drill_id=drill,
-        ),
+            drill_id=self.drill,
+        )
+
+
+def _occurrence(known: KnownAlarm | None) -> int:
+    return 1 if known is None else known.occurrence + 1
+
+
+async def _arrive(conn: Connection, directory: Directory, press: Press, origin: Origin) -> _Arrived:
+    around, problem = await _surroundings(conn, directory, press, origin)
+    test = press.drill is not None or (press.test and origin.in_test_window)
+    household = around.household
+    key, numbered = _key(press, origin)
+    return _Arrived(
+        press=press,
+        origin=origin,
+        around=around,
+        problem=problem,
+        test=test,
+        drill=(press.drill or origin.drill) if test else None,
+        case_class=classify(press.kinds, test=test) if press.site is None else CaseClass.TECHNICAL,
+        subject=keys.subject(household=None if household is None else household.id, terminal=press.sender),
+        key=key,
+        numbered=numbered,
     )
-    return raised
+
+
+def _repeats(one: _Arrived, known: KnownAlarm) -> bool:
+    """Is it the same press as `known` (D5, D10)?"""
+    press = one.press
+    differs = one.numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
+    in_time = one.numbered or one.origin.now - known.stored_at <= WINDOW
+    says_more = (known.test and not press.test) or not set(press.kinds) <= set(known.kinds)
+    return in_time and is_repeat(CaseState(known.case_state), another_time=differs, says_more=says_more)
+
+
+def _brings_fix(one: _Arrived, case: CaseRow | None) -> bool:
+    """Does a repeat say where the person is, better than is known?"""
+    if one.press.fix is None:
+        return False
+    if case is None:
+        return True
+    return better(
+        place_of(one.press.fix), None if case.location is None else place_of(case.location), now=one.origin.now
+    )
+
+
+def _repeated(one: _Arrived, known: KnownAlarm, case: CaseRow | None, notices: Sequence[DueNotice] = ()) -> Raised:
+    return Raised(
+        case_id=known.case_id,
+        how="repeated",
+        notices=tuple(notices),
+        terminal_uid=one.origin.terminal_uid,
+        district=case.district if case is not None else None,
+    )
 
 
 def _key(press: Press, origin: Origin) -> tuple[str, bool]:
@@ -290,24 +394,30 @@ def _report(press: Press) -> dict[str, Any]:
     }
 
 
-def _new_case(
-    press: Press,
-    origin: Origin,
-    around: Surroundings,
-    alarm_id: UUID,
-    case_class: CaseClass,
-    subject: str,
-    problem: str | None,
-    applying: Sequence[Plan],
-    *,
-    previous: UUID | None,
-) -> CaseRow:
-    household = around.household
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """A press that opens a case."""
+
+    arrived: _Arrived
+    known: KnownAlarm | None
+    case: CaseRow
+    planned: Sequence[PlannedLeg]
+    delay: timedelta
+
+    def alarm(self, case_id: UUID) -> NewAlarm:
+        """Return its alarm as it is stored."""
+        return self.arrived.alarm(self.known, case_id=case_id)
+
+
+def _opening(one: _Arrived, before: Standing, *, taking_part: list[str] | None = None) -> _Opening:
+    press, origin, around, household = one.press, one.origin, one.around, one.around.household
+    applying, uncovered = _applying(press.kinds, around, origin)
+    alarm_id = one.alarm_id(before.alarm)
     location = best_location(press.fix, last=origin.last_fix, household=household, now=origin.now)
-    return CaseRow(
+    case = CaseRow(
         id=keys.case_id(alarm_id),
-        subject=subject,
-        case_class=case_class,
+        subject=one.subject,
+        case_class=one.case_class,
         state=CaseState.OPEN,
         district=around.site.district if household is None else household.district,
         site_id=around.site.id,
@@ -315,12 +425,12 @@ def _new_case(
         terminal_id=press.terminal,
         kinds=list(dict.fromkeys(press.kinds)),
         urgency=1,
-        test=case_class is CaseClass.TEST,
+        test=one.case_class is CaseClass.TEST,
         pressed_at=press.pressed_at,
         received_at=press.received_at,
         opened_at=origin.now,
         location=None if location is None else record_of(location),
-        problem=problem,
+        problem=one.problem,
         plans=[plan.name for plan in applying],
         privacy=stricter(*(plan.privacy for plan in applying)),
         owner=None,
@@ -331,30 +441,49 @@ def _new_case(
         closed_by=None,
         outcome=None,
         note=None,
-        previous=previous,
+        previous=before.newest,
         key_id=around.key.id,
         journal_n=0,
         journal_head=Head().hash,
+        drill_id=one.drill,
+        taking_part=taking_part,
     )
+    planned = _legs(applying, uncovered, around, case_class=one.case_class, taking_part=taking_part)
+    spread = (alarm_id.int % 1_000_000) / 1_000_000  # the same on every replica
+    delay = delay_of(press.kinds, applying, case_class=one.case_class, spread=spread)
+    return _Opening(one, before.alarm, case, planned, delay)
 
 
-async def _open(
-    conn: Connection,
-    press: Press,
-    origin: Origin,
-    around: Surroundings,
-    case: CaseRow,
-    planned: Sequence[PlannedLeg],
-    delay: timedelta,
-    *,
-    worker: int | None,
-) -> Raised:
-    await cases.add_case(conn, case)
-    legs, notices = await fan_out.add_legs(
-        conn, case, planned, around=around, worker=worker, now=origin.now, delay=delay
-    )
-    journal = Writer(case.id, around.key)
-    journal.add(Note("alarm.received", _report(press), actor=_actor(press)), at=origin.now)
+async def _open(conn: Connection, opening: Sequence[_Opening], *, worker: int | None) -> list[Raised]:
+    calling = [
+        fan_out.Calling(one.case, one.planned, one.arrived.around, one.arrived.origin.now, one.delay) for one in opening
+    ]
+    told = await fan_out.add_legs_of_all(conn, calling, worker=worker)
+    journals = [_first_entries(one, legs) for one, (legs, _) in zip(opening, told, strict=True)]
+    # The rows get the heads of their journals at once: a second version of each would cost as much as the first.
+    heads = [journal.head for journal in journals]
+    rows = [
+        replace(one.case, journal_n=head.n, journal_head=head.hash) for one, head in zip(opening, heads, strict=True)
+    ]
+    await cases.add_cases(conn, rows)
+    await flush_all(conn, journals, update_cases=False)
+    await events.emit_all(conn, [_news(one, len(legs)) for one, (legs, _) in zip(opening, told, strict=True)])
+    return [
+        Raised(
+            case_id=one.case.id,
+            how="opened",
+            notices=tuple(notices),
+            terminal_uid=one.arrived.origin.terminal_uid,
+            district=one.case.district,
+        )
+        for one, (_, notices) in zip(opening, told, strict=True)
+    ]
+
+
+def _first_entries(one: _Opening, legs: Sequence[LegRow]) -> Writer:
+    case, press, now = one.case, one.arrived.press, one.arrived.origin.now
+    journal = Writer(case.id, one.arrived.around.key)
+    journal.add(Note("alarm.received", _report(press), actor=_actor(press)), at=now)
     journal.add(
         Note(
             "case.opened",
@@ -367,16 +496,19 @@ async def _open(
                 "drill": None if case.drill_id is None else str(case.drill_id),
                 "location": case.location,
                 "problem": case.problem,
-                "told_after_s": delay.total_seconds(),
+                "told_after_s": one.delay.total_seconds(),
                 "legs": _told(legs),
             },
         ),
-        at=origin.now,
+        at=now,
     )
-    await journal.flush(conn)
-    await events.emit(
-        conn,
-        "case.opened",
+    return journal
+
+
+def _news(one: _Opening, legs: int) -> NewEvent:
+    case = one.case
+    return NewEvent(
+        kind="case.opened",
         district=case.district,
         case_id=case.id,
         data={
@@ -386,18 +518,11 @@ async def _open(
             "test": case.test,
             "drill": None if case.drill_id is None else str(case.drill_id),
             "household": case.household_id,
-            "terminal": press.terminal,
-            "received_at": press.received_at.isoformat(),
+            "terminal": case.terminal_id,
+            "received_at": case.received_at.isoformat(),
             "location": case.location,
-            "legs": len(legs),
+            "legs": legs,
         },
-    )
-    return Raised(
-        case_id=case.id,
-        how="opened",
-        notices=tuple(notices),
-        terminal_uid=origin.terminal_uid,
-        district=case.district,
     )
 
 

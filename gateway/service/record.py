@@ -12,14 +12,17 @@ from gateway.domain.directory import Party
 from gateway.domain.kinds import NEVER_IN_A_TEST
 from gateway.domain.outbox import DueNotice, GiveUp, Sent, Tried
 from gateway.domain.plan import PlannedLeg
+from gateway.domain.privacy import privacy_of
 from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP, backoff
 from gateway.service import fan_out
 from gateway.service.case_commands import record_answer
-from gateway.service.views import Surroundings, surroundings
+from gateway.service.disclosures import shows_health
+from gateway.service.views import Surroundings, case_keys, surroundings
 from gateway.store import cases, events, outbox
-from gateway.store.cases import CaseRow, LegRow
+from gateway.store.cases import CaseRow, Delivered, LegRow
 from gateway.store.directory import Directory
-from gateway.store.journal import Head, Note, Writer
+from gateway.store.events import NewEvent
+from gateway.store.journal import Head, Note, Writer, flush_all
 from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Connection, Pool
 
@@ -46,7 +49,7 @@ async def record_attempts(
     to send because of that is returned.
     """
     by_case: dict[UUID, list[Tried]] = defaultdict(list)
-    async with pool.connection() as conn, conn.transaction():
+    async with pool.connection() as conn, conn.pipeline(), conn.transaction():
         # The cases first: whoever changes anything of a case holds its row before (no deadlocks).
         held = await cases.lock_free_cases(conn, {one.notice.case.id for one in tried})
         free = {case.id for case in held}
@@ -58,9 +61,14 @@ async def record_attempts(
             by_case[one.notice.case.id].append(one)
         await outbox.finish(conn, [one.notice.id for one in ours if isinstance(one.outcome, Sent)], "sent")
         notices: list[DueNotice] = []
+        delivered: list[tuple[CaseRow, Sequence[Tried]]] = []
         for case in held:
-            if case.id in by_case:
-                notices += await _record_case(conn, directory, case, by_case[case.id], worker=worker, rng=rng)
+            ours = by_case.get(case.id, [])
+            if all(isinstance(one.outcome, Sent) and one.outcome.answer is None for one in ours):
+                delivered.append((case, ours))
+            else:
+                notices += await _record_case(conn, directory, case, ours, worker=worker, rng=rng)
+        await _record_deliveries(conn, directory, delivered)
     return Recorded(notices, [one for one in tried if one.notice.case.id not in free])
 
 
@@ -91,6 +99,39 @@ async def record_unreachable(
     return notices
 
 
+async def _record_deliveries(
+    conn: Connection, directory: Directory, delivered: Sequence[tuple[CaseRow, Sequence[Tried]]]
+) -> None:
+    """Record for any number of cases what was delivered and not answered, in as many statements as for one."""
+    tried = [one for _, ours in delivered for one in ours]
+    if not tried:
+        return
+    keys = await case_keys(conn, directory, [case for case, _ in delivered])
+    journals = []
+    for case, ours in delivered:
+        journal = Writer(case.id, keys[case.id], Head(case.journal_n, bytes(case.journal_head)))
+        for one in ours:
+            _journal_attempt(journal, one)
+        journals.append(journal)
+    await cases.deliver(conn, [_delivery(one) for one in tried])
+    await flush_all(conn, journals)
+    await events.emit_all(conn, [_delivered_event(case, one) for case, ours in delivered for one in ours])
+
+
+def _delivery(one: Tried) -> Delivered:
+    return Delivered(leg=one.notice.leg_id, number=one.notice.number, channel=one.notice.channel, at=one.answered_at)
+
+
+def _delivered_event(case: CaseRow, one: Tried) -> NewEvent:
+    notice = one.notice
+    return NewEvent(
+        kind="leg.delivered",
+        district=case.district,
+        case_id=case.id,
+        data={"leg": str(notice.leg_id), "role": notice.role, "party": notice.party.id, "notice": notice.number},
+    )
+
+
 async def _record_case(
     conn: Connection, directory: Directory, case: CaseRow, tried: Sequence[Tried], *, worker: int | None, rng: Random
 ) -> list[DueNotice]:
@@ -117,6 +158,9 @@ async def _record_case(
 
 def _journal_attempt(journal: Writer, one: Tried) -> None:
     kind = "leg.delivered" if isinstance(one.outcome, Sent) else "leg.attempt_failed"
+    # What went along (R22), also where it failed: it may have arrived. On the stream there are only events.
+    case, level = one.notice.case, privacy_of(one.notice.role, one.notice.case.privacy)
+    personal = one.notice.spec.kind != "stream"
     journal.add(
         Note(
             kind,
@@ -133,6 +177,8 @@ def _journal_attempt(journal: Writer, one: Tried) -> None:
                 "latency_ms": round((one.answered_at - one.started_at).total_seconds() * 1000, 1),
                 "status": one.outcome.status,
                 "detail": one.outcome.detail,
+                "privacy": level.value if personal else None,
+                "health": personal and shows_health(case.household, level),
             },
         ),
         at=one.answered_at,
@@ -140,21 +186,8 @@ def _journal_attempt(journal: Writer, one: Tried) -> None:
 
 
 async def _delivered(conn: Connection, case: CaseRow, leg: LegRow, one: Tried, *, newest: bool) -> LegRow:
-    await conn.execute(
-        """
-        UPDATE leg SET delivered_at = coalesce(delivered_at, %(at)s), channel = %(channel)s,
-            state = CASE WHEN state = 'pending' AND %(newest)s THEN 'delivered' ELSE state END
-        WHERE id = %(id)s
-        """,
-        {"id": leg.id, "at": one.answered_at, "channel": one.notice.channel, "newest": newest},
-    )
-    await events.emit(
-        conn,
-        "leg.delivered",
-        district=case.district,
-        case_id=case.id,
-        data={"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "notice": one.notice.number},
-    )
+    await cases.deliver(conn, [_delivery(one)])
+    await events.emit_all(conn, [_delivered_event(case, one)])
     if leg.state == LegState.PENDING and newest:
         return replace(leg, state=LegState.DELIVERED, delivered_at=one.answered_at)
     return replace(leg, delivered_at=leg.delivered_at or one.answered_at)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from gateway.domain import keys
 from gateway.domain.case import CaseState, DomainError, LegState, NotFound, StateConflict
-from gateway.domain.kinds import CaseClass
+from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.outbox import DueNotice
 from gateway.domain.plan import DURESS, EVERY_KIND, Plan, legs_of
 from gateway.domain.procedure import Advance, Change, ChangeKind, Does, Procedure, StepRow, advance
@@ -36,6 +36,7 @@ __all__ = [
     "apply_change",
     "procedure_of",
     "start_procedure",
+    "start_procedure_in",
     "store_procedure",
     "store_shipped",
 ]
@@ -106,13 +107,13 @@ async def advance_case(
 
     A case that somebody else holds at this moment is left for the next round.
     """
-    async with pool.connection() as conn, conn.transaction():
+    async with pool.connection() as conn, conn.pipeline(), conn.transaction():
         held = await cases.lock_free_cases(conn, [case_id])
         if not held:
             return []
         work = await work_on(conn, directory, held[0], worker=worker)
         await advance_work(work, is_working_day)
-        await work.journal.flush(conn)
+        await work.flush()
         return work.notices
 
 
@@ -156,32 +157,33 @@ async def _start_runs(work: Work) -> list[RunRow]:
 
 
 async def _wanted(work: Work) -> list[str]:
-    """Return the procedures of the plans that the case began with; a case that is over begins none."""
+    """Return the procedures of the plans that the case began with; one that is over or a mere test begins none."""
     case = work.case
-    if case.state == CaseState.CLOSED:
+    if case.state == CaseState.CLOSED or (case.test and case.drill_id is None):
         return []
     plans = await work.directory.plans_of(work.conn, work.around.site.id, case.plans)
     named = [plan.procedure for plan in plans if plan.procedure is not None]
-    if not named and case.case_class == CaseClass.EMERGENCY:
-        return [DEFAULT]
+    urgent = {kind for kind in case.kinds if classify((kind,)) is CaseClass.EMERGENCY} | {EVERY_KIND}
+    if case.case_class == CaseClass.EMERGENCY and not any(plan.procedure for plan in plans if urgent & {*plan.kinds}):
+        named.append(DEFAULT)  # a procedure for the service that was asked for as well is none for the emergency
     return list(dict.fromkeys(named))
 
 
 async def _add_run(work: Work, procedure: str, version: int, started: datetime, *, by: str = "gateway") -> RunRow:
-    run = RunRow(keys.run_id(work.case.id, procedure), work.case.id, procedure, version, started, None)
+    closed = work.case.state == CaseState.CLOSED
+    run = RunRow(keys.run_id(work.case.id, procedure), work.case.id, procedure, version, started, None, closed)
     await procedures.add_run(work.conn, run)
-    await work.note("procedure.started", {"procedure": procedure, "version": version}, actor=by)
+    work.note("procedure.started", {"procedure": procedure, "version": version}, actor=by)
     return run
 
 
 async def _signals(work: Work, run: RunRow) -> dict[str, datetime]:
     case = work.case
     signals = {"started": run.started_at}
-    # What was started after the closure, as a complaint, is not ended by it.
-    closed_at = None if case.closed_at is None or case.closed_at <= run.started_at else case.closed_at
+    closed_at = None if run.after_closure else case.closed_at
     known = (("closed", closed_at), ("owned", case.owned_at), ("safe", case.safe_at))
     signals |= {name: at for name, at in known if at is not None}
-    for fact in await procedures.facts_of(work.conn, case.id):
+    for fact in await work.facts():
         signals.setdefault(fact.fact, fact.at)
         signals[f"{fact.fact}:{fact.role}"] = fact.at
     if case.urgency > 1:
@@ -263,7 +265,7 @@ async def apply_change(
     if change.kind is ChangeKind.START:
         data |= await _do(work, change, step_id)
     private = None if note is None else {"note": note}
-    await work.note(kind, data, actor="gateway" if by is None else by, private=private)
+    work.note(kind, data, actor="gateway" if by is None else by, private=private)
 
 
 async def _do(work: Work, change: Change, step_id: UUID) -> dict[str, Any]:
@@ -354,11 +356,16 @@ async def start_procedure(
     """
     async with pool.connection() as conn, conn.transaction():
         work = await locked(conn, directory, case_id)
-        version = await procedures.newest_version(conn, procedure)
-        if version is None:
-            raise NotFound(f"There is no procedure {procedure}.")
-        if any(run.procedure == procedure for run in await procedures.runs_of(conn, case_id)):
-            raise StateConflict(f"The procedure {procedure} was started for this case before.")
-        await _add_run(work, procedure, version, work.now, by=f"operator:{by}")
-        await advance_work(work, is_working_day)
-        await work.journal.flush(conn)
+        await start_procedure_in(work, procedure, by=by, is_working_day=is_working_day)
+        await work.flush()
+
+
+async def start_procedure_in(work: Work, procedure: str, *, by: str, is_working_day: WorkingDay) -> None:
+    """Do the work of `start_procedure` in the caller's transaction, which flushes the journal."""
+    version = await procedures.newest_version(work.conn, procedure)
+    if version is None:
+        raise NotFound(f"There is no procedure {procedure}.")
+    if any(run.procedure == procedure for run in await procedures.runs_of(work.conn, work.case.id)):
+        raise StateConflict(f"The procedure {procedure} was started for this case before.")
+    await _add_run(work, procedure, version, work.now, by=f"operator:{by}")
+    await advance_work(work, is_working_day)

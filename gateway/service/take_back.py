@@ -7,7 +7,7 @@ decide (I6). Under duress a key ends nothing, since others may press it (D13).
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from gateway.domain.case import CaseState, Fact
+from gateway.domain.case import CaseState, Fact, FalseAlarm
 from gateway.domain.kinds import CaseClass
 from gateway.domain.plan import DURESS
 from gateway.domain.words import CANCEL, HEARD, RESTORES
@@ -59,7 +59,7 @@ async def take_word(
                 counted = await _person_pressed(work, word, by=by)
             if counted:
                 await advance_work(work, is_working_day)
-                await work.journal.flush(conn)
+                await work.flush()
                 touched.append(case_id)
     return touched
 
@@ -72,7 +72,7 @@ async def _restore(work: Work, kind: str, *, by: str) -> bool:
     restored = [*case.restored, kind]
     await procedures.set_restored(work.conn, case.id, restored)
     work.change(restored=restored)
-    await work.note("case.restored", {"kind": kind, "left": sorted(set(case.kinds) - set(restored))}, actor=by)
+    work.note("case.restored", {"kind": kind, "left": sorted(set(case.kinds) - set(restored))}, actor=by)
     if set(case.kinds) <= set(restored):
         await _close(work, Outcome.TECHNICAL_FIXED, note=None, by=by)
     return True
@@ -84,17 +84,17 @@ async def _person_pressed(work: Work, word: str, *, by: str) -> bool:
     if case.case_class not in (CaseClass.EMERGENCY, CaseClass.TEST):
         return False
     if DURESS in case.kinds:
-        await work.note("case.key_under_duress", {"key": word}, actor=by)
+        work.note("case.key_under_duress", {"key": word}, actor=by)
         return True
     await queries.lock_due(work.conn, case.id)
     if word == CANCEL and set(case.kinds) == {"fall"} and await outbox.waiting(work.conn, case.id):
-        await work.note("case.cancelled_in_time", {"key": word}, actor=by)
+        work.note("case.cancelled_in_time", {"key": word}, actor=by)
         await add_fact(work, Fact.HEARD, role="person", by=by)
         await _close(work, Outcome.FALSE_ALARM, note="cancelled at the terminal before anybody was told", by=by)
         return True
-    if any(fact.fact == Fact.HEARD and fact.by_whom == by for fact in await procedures.facts_of(work.conn, case.id)):
+    if any(fact.fact == Fact.HEARD and fact.by_whom == by for fact in await work.facts()):
         return False  # said before
-    await work.note("case.person_pressed", {"key": word}, actor=by)
+    work.note("case.person_pressed", {"key": word}, actor=by)
     await add_fact(work, Fact.HEARD, role="person", by=by)
     if word == CANCEL:
         told = await queries.told_legs(work.conn, case.id)
@@ -104,6 +104,7 @@ async def _person_pressed(work: Work, word: str, *, by: str) -> bool:
 
 
 async def _close(work: Work, outcome: Outcome, *, note: str | None, by: str) -> None:
+    await work.emit()
     await close_in(
         work.conn,
         work.case,
@@ -116,5 +117,6 @@ async def _close(work: Work, outcome: Outcome, *, note: str | None, by: str) -> 
         actor=by,
         via="terminal",
         worker=None,
+        false_alarm=FalseAlarm.OTHER if outcome is Outcome.FALSE_ALARM else None,
     )
     work.change(state=CaseState.CLOSED, closed_at=work.now, closed_by=by, outcome=outcome)

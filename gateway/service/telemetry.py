@@ -14,7 +14,7 @@ from gateway.store.pool import Connection, Pool
 from gateway.store.telemetry import EventRow, FixRow, HeartbeatRow, StateRow
 from schemas.reports import EventReport, Fix, FixReport, HeartbeatReport, ResultReport
 
-__all__ = ["SANE_CLOCK", "Told", "fix_record", "sane_time", "store_reports", "store_reports_in", "store_state"]
+__all__ = ["SANE_CLOCK", "Told", "fix_record", "sane_time", "store_reports", "store_reports_in", "store_states"]
 
 T = TypeVar("T")
 
@@ -181,11 +181,14 @@ async def store_reports_in(
     return await move_cases(conn, directory, moving, worker=worker) if moving else []
 
 
-async def store_state(pool: Pool, terminal: UUID, told: StateRow) -> None:
-    """Note what an alarm says about the state of its terminal.
+async def store_states(pool: Pool, told: Sequence[StateRow]) -> None:
+    """Note what alarms say about the states of their terminals.
 
-    It does not wait for a batch of telemetry that holds the row: then the next report says it.
+    It does not wait long for a batch of telemetry that holds a row: then the next report says it.
     """
+    states: dict[UUID, StateRow] = {}
+    for one in told:
+        states[one.terminal] = _merge(states[one.terminal], one) if one.terminal in states else one
     async with pool.connection() as conn, conn.transaction():
-        await conn.execute("SET LOCAL lock_timeout = '50ms'")
-        await telemetry.renew(conn, [replace(told, terminal=terminal)])
+        await conn.execute("SET LOCAL lock_timeout = '500ms'")
+        await telemetry.renew(conn, [states[terminal] for terminal in sorted(states)])

@@ -46,7 +46,7 @@ async def _words(work: Work) -> list[_Word]:
     """Return all that could be said by now, in the order in which it happened."""
     if work.case.state == CaseState.CLOSED:
         return [_Word("closed")]
-    facts = await procedures.facts_of(work.conn, work.case.id)
+    facts = await work.facts()
     if not facts:
         return []
     answers = await procedures.coming(work.conn, work.case.id)

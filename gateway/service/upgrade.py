@@ -43,6 +43,6 @@ async def upgrade_case(pool: Pool, directory: Directory, case_id: UUID, *, kind:
         )
         raised = await raise_alarm_in(conn, directory, press, worker=None)
         data = {"emergency": str(raised.case_id), "kind": kind}
-        await work.note("case.upgraded", data, actor=f"operator:{by}")
-        await work.journal.flush(conn)
+        work.note("case.upgraded", data, actor=f"operator:{by}")
+        await work.flush()
     return raised.case_id

@@ -9,20 +9,23 @@ from uuid import UUID
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from gateway.store.outbox import CALLS
 from gateway.store.pool import Connection
 
 __all__ = [
     "CaseRow",
+    "Delivered",
     "KnownAlarm",
     "LegRow",
     "NewAlarm",
     "Standing",
-    "add_alarm",
-    "add_case",
+    "add_alarms",
+    "add_cases",
     "add_legs",
     "by_id",
     "called_again",
-    "count_repeat",
+    "count_repeats",
+    "deliver",
     "fail_leg",
     "jsonb",
     "known_copy",
@@ -31,8 +34,10 @@ __all__ = [
     "lock_case",
     "lock_free_cases",
     "lock_subject",
+    "lock_subjects",
     "overdue",
     "standing",
+    "standings",
 ]
 
 
@@ -161,7 +166,18 @@ def jsonb(value: dict[str, Any] | None) -> Jsonb | None:
 
 async def lock_subject(conn: Connection, subject: str) -> None:
     """Take the lock of a household or terminal until the transaction ends: one press at a time decides."""
-    await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 7))", (subject,))
+    await lock_subjects(conn, [subject])
+
+
+async def lock_subjects(conn: Connection, subjects: Sequence[str]) -> None:
+    """Take the locks of several subjects, in an order that is the same for everybody (no deadlocks)."""
+    await conn.execute(
+        """
+        SELECT pg_advisory_xact_lock(number)
+        FROM (SELECT DISTINCT hashtextextended(subject, 7) AS number FROM unnest(%b::text[]) AS subject ORDER BY 1) AS l
+        """,
+        (list(subjects),),
+    )
 
 
 async def known_copy(conn: Connection, terminal: str | None, digest: bytes) -> UUID | None:
@@ -185,32 +201,57 @@ class Standing:
 
 
 async def standing(conn: Connection, *, subject: str, case_class: str, key: str) -> Standing:
-    """Return the newest alarm under `key`, and lock and return the open case of a subject and the id of its newest.
+    """Return the newest alarm under `key`, and lock and return the open case of a subject and the id of its newest."""
+    (found,) = await standings(conn, [(subject, case_class, key)], lock=True)
+    return found
+
+
+async def standings(conn: Connection, asked: Sequence[tuple[str, str, str]], *, lock: bool) -> list[Standing]:
+    """Return what is known for each of `asked` (subject, class, key); with `lock` the open cases are locked.
 
     In pipeline mode the three questions travel together.
     """
+    subjects, classes, keys = [list(column) for column in zip(*asked, strict=True)]
     async with (
-        conn.cursor(row_factory=class_row(KnownAlarm)) as alarm,
+        conn.cursor() as alarm,
         conn.cursor(row_factory=class_row(CaseRow)) as case,
         conn.cursor() as newest,
     ):
         await alarm.execute(
             """
-            SELECT a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds, a.stored_at, c.state AS case_state, a.test
-            FROM alarm a JOIN cases c ON c.id = a.case_id WHERE a.key = %s ORDER BY a.occurrence DESC LIMIT 1
+            SELECT a.key, a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds, a.stored_at, c.state, a.test
+            FROM unnest(%b::text[]) AS asked (key) CROSS JOIN LATERAL (
+                SELECT * FROM alarm WHERE alarm.key = asked.key ORDER BY occurrence DESC LIMIT 1
+            ) AS a JOIN cases c ON c.id = a.case_id
             """,
-            (key,),
+            (keys,),
         )
         await case.execute(
-            f"SELECT {_COLUMNS} FROM cases WHERE subject = %s AND class = %s AND state = 'open' FOR NO KEY UPDATE",  # noqa: S608
-            (subject, case_class),
+            f"""
+            SELECT {_COLUMNS} FROM unnest(%b::text[], %b::text[]) AS asked (wanted, of_class)
+            JOIN cases ON subject = wanted AND class = of_class AND state = 'open' {_LOCK if lock else ""}
+            """,  # noqa: S608
+            (subjects, classes),
         )
         await newest.execute(
-            "SELECT id FROM cases WHERE subject = %s AND class = %s ORDER BY opened_at DESC LIMIT 1",
-            (subject, case_class),
+            """
+            SELECT wanted, of_class, n.id FROM unnest(%b::text[], %b::text[]) AS asked (wanted, of_class)
+            CROSS JOIN LATERAL (
+                SELECT id FROM cases WHERE subject = wanted AND class = of_class ORDER BY opened_at DESC LIMIT 1
+            ) AS n
+            """,
+            (subjects, classes),
         )
-        row = await newest.fetchone()
-        return Standing(await alarm.fetchone(), await case.fetchone(), None if row is None else row[0])
+        last = {(row[0], row[1]): row[2] for row in await newest.fetchall()}
+        known = {row[0]: KnownAlarm(*row[1:]) for row in await alarm.fetchall()}
+        open_now = {(row.subject, row.case_class): row for row in await case.fetchall()}
+    return [
+        Standing(known.get(key), open_now.get((subject, of_class)), last.get((subject, of_class)))
+        for subject, of_class, key in asked
+    ]
+
+
+_LOCK = "FOR NO KEY UPDATE OF cases"
 
 
 async def by_id(conn: Connection, case_id: UUID) -> CaseRow | None:
@@ -237,81 +278,107 @@ async def lock_free_cases(conn: Connection, ids: Collection[UUID]) -> list[CaseR
         return await cursor.fetchall()
 
 
-async def add_case(conn: Connection, case: CaseRow) -> None:
-    """Store a new case."""
+def _texts(values: Sequence[str]) -> str:
+    """Return a ``text[]`` as PostgreSQL reads it: an array of arrays would be one of two dimensions."""
+    escaped = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return "{" + ",".join(f'"{value}"' for value in escaped) + "}"
+
+
+async def add_cases(conn: Connection, new: Sequence[CaseRow]) -> None:
+    """Store new cases."""
     await conn.execute(
         """
         INSERT INTO cases (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency,
                            test, pressed_at, received_at, opened_at, location, problem, plans, privacy, previous,
                            key_id, journal_n, journal_head, drill_id, taking_part)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        SELECT id, subject, class, state, district, site_id, household_id, terminal_id, kinds::text[], urgency,
+               test, pressed_at, received_at, opened_at, location, problem, plans::text[], privacy, previous,
+               key_id, journal_n, journal_head, drill_id, taking_part::text[]
+        FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
+                    %b::text[], %b::int[], %b::bool[], %b::timestamptz[], %b::timestamptz[], %b::timestamptz[],
+                    %b::jsonb[], %b::text[], %b::text[], %b::jsonb[], %b::uuid[], %b::uuid[], %b::int[], %b::bytea[],
+                    %b::uuid[], %b::text[])
+             AS new (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency,
+                     test, pressed_at, received_at, opened_at, location, problem, plans, privacy, previous,
+                     key_id, journal_n, journal_head, drill_id, taking_part)
         """,
         (
-            case.id,
-            case.subject,
-            case.case_class,
-            case.state,
-            case.district,
-            case.site_id,
-            case.household_id,
-            case.terminal_id,
-            case.kinds,
-            case.urgency,
-            case.test,
-            case.pressed_at,
-            case.received_at,
-            case.opened_at,
-            jsonb(case.location),
-            case.problem,
-            case.plans,
-            Jsonb(case.privacy),
-            case.previous,
-            case.key_id,
-            case.journal_n,
-            case.journal_head,
-            case.drill_id,
-            case.taking_part,
+            [case.id for case in new],
+            [case.subject for case in new],
+            [str(case.case_class) for case in new],
+            [str(case.state) for case in new],
+            [case.district for case in new],
+            [case.site_id for case in new],
+            [case.household_id for case in new],
+            [case.terminal_id for case in new],
+            [_texts(case.kinds) for case in new],
+            [case.urgency for case in new],
+            [case.test for case in new],
+            [case.pressed_at for case in new],
+            [case.received_at for case in new],
+            [case.opened_at for case in new],
+            [jsonb(case.location) for case in new],
+            [case.problem for case in new],
+            [_texts(case.plans) for case in new],
+            [Jsonb(case.privacy) for case in new],
+            [case.previous for case in new],
+            [case.key_id for case in new],
+            [case.journal_n for case in new],
+            [case.journal_head for case in new],
+            [case.drill_id for case in new],
+            [None if case.taking_part is None else _texts(case.taking_part) for case in new],
         ),
     )
 
 
-async def add_alarm(conn: Connection, alarm: NewAlarm) -> None:
-    """Store a new alarm."""
+async def add_alarms(conn: Connection, new: Sequence[NewAlarm]) -> None:
+    """Store new alarms."""
     await conn.execute(
         """
         INSERT INTO alarm (id, key, occurrence, case_id, terminal_uid, terminal_id, epoch, boot, seq, kinds, test,
                            pressed_at, received_at, transport, fix, battery_pct, signal_dbm, problems, digest,
                            drill_id)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        SELECT id, key, occurrence, case_id, terminal_uid, terminal_id, epoch, boot, seq, kinds::text[], test,
+               pressed_at, received_at, transport, fix, battery_pct, signal_dbm, problems::text[], digest,
+               drill_id
+        FROM unnest(%b::uuid[], %b::text[], %b::int[], %b::uuid[], %b::uuid[], %b::text[], %b::int[], %b::bigint[],
+                    %b::bigint[], %b::text[], %b::bool[], %b::timestamptz[], %b::timestamptz[], %b::text[],
+                    %b::jsonb[], %b::int2[], %b::int2[], %b::text[], %b::bytea[],
+                    %b::uuid[])
+             AS new (id, key, occurrence, case_id, terminal_uid, terminal_id, epoch, boot, seq, kinds, test,
+                     pressed_at, received_at, transport, fix, battery_pct, signal_dbm, problems, digest,
+                     drill_id)
         """,
         (
-            alarm.id,
-            alarm.key,
-            alarm.occurrence,
-            alarm.case_id,
-            alarm.terminal_uid,
-            alarm.terminal_id,
-            alarm.epoch,
-            alarm.boot,
-            alarm.seq,
-            alarm.kinds,
-            alarm.test,
-            alarm.pressed_at,
-            alarm.received_at,
-            alarm.transport,
-            jsonb(alarm.fix),
-            alarm.battery_pct,
-            alarm.signal_dbm,
-            alarm.problems,
-            alarm.digest,
-            alarm.drill_id,
+            [alarm.id for alarm in new],
+            [alarm.key for alarm in new],
+            [alarm.occurrence for alarm in new],
+            [alarm.case_id for alarm in new],
+            [alarm.terminal_uid for alarm in new],
+            [alarm.terminal_id for alarm in new],
+            [alarm.epoch for alarm in new],
+            [alarm.boot for alarm in new],
+            [alarm.seq for alarm in new],
+            [_texts(alarm.kinds) for alarm in new],
+            [alarm.test for alarm in new],
+            [alarm.pressed_at for alarm in new],
+            [alarm.received_at for alarm in new],
+            [alarm.transport for alarm in new],
+            [jsonb(alarm.fix) for alarm in new],
+            [alarm.battery_pct for alarm in new],
+            [alarm.signal_dbm for alarm in new],
+            [_texts(alarm.problems) for alarm in new],
+            [alarm.digest for alarm in new],
+            [alarm.drill_id for alarm in new],
         ),
     )
 
 
-async def count_repeat(conn: Connection, alarm_id: UUID) -> None:
-    """Note that the terminal sent this alarm once more."""
-    await conn.execute("UPDATE alarm SET repeats = repeats + 1, repeated_at = onekey_now() WHERE id = %s", (alarm_id,))
+async def count_repeats(conn: Connection, alarms: Sequence[UUID]) -> None:
+    """Note that the terminals sent these alarms once more."""
+    await conn.execute(
+        "UPDATE alarm SET repeats = repeats + 1, repeated_at = onekey_now() WHERE id = ANY(%b)", (list(alarms),)
+    )
 
 
 async def add_legs(conn: Connection, legs: Sequence[LegRow], *, district: str) -> list[UUID]:
@@ -324,8 +391,8 @@ async def add_legs(conn: Connection, legs: Sequence[LegRow], *, district: str) -
                          armed_at, instead_of)
         SELECT id, case_id, party_id, role, %s, origin, state, problem, notices,
                CASE WHEN state IN ('pending', 'delivered') THEN NULL ELSE onekey_now() END, ladder, armed_at, instead_of
-        FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],
-                    %s::jsonb[], %s::timestamptz[], %s::text[])
+        FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::int[],
+                    %b::jsonb[], %b::timestamptz[], %b::text[])
              AS new (id, case_id, party_id, role, origin, state, problem, notices, ladder, armed_at, instead_of)
         ON CONFLICT DO NOTHING RETURNING id
         """,
@@ -336,7 +403,7 @@ async def add_legs(conn: Connection, legs: Sequence[LegRow], *, district: str) -
             [leg.party_id for leg in legs],
             [leg.role for leg in legs],
             [leg.origin for leg in legs],
-            [leg.state for leg in legs],
+            [str(leg.state) for leg in legs],
             [leg.problem for leg in legs],
             [leg.notices for leg in legs],
             [jsonb(leg.ladder) for leg in legs],
@@ -369,6 +436,44 @@ async def legs_of(conn: Connection, case_id: UUID) -> list[LegRow]:
             (case_id,),
         )
         return await cursor.fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A notice of a leg that its channel took."""
+
+    leg: UUID
+    number: int
+    channel: int
+    at: datetime
+
+
+async def deliver(conn: Connection, delivered: Sequence[Delivered]) -> None:
+    """Note what was delivered; a leg is done with that only by its newest call, since word of a place is no call."""
+    of_leg: dict[UUID, Delivered] = {}
+    for one in delivered:
+        before = of_leg.setdefault(one.leg, one)
+        if before is not one:
+            at, number = min(before.at, one.at), max(before.number, one.number)
+            of_leg[one.leg] = Delivered(one.leg, number, one.channel, at)
+    await conn.execute(
+        """
+        UPDATE leg SET delivered_at = coalesce(delivered_at, new.at), channel = new.channel,
+            state = CASE WHEN state = 'pending' AND NOT EXISTS (
+                SELECT FROM notice n WHERE n.leg_id = leg.id AND n.number > new.number
+                    AND n.reason = ANY(%b)
+            ) THEN 'delivered' ELSE state END
+        FROM unnest(%b::uuid[], %b::int[], %b::int[], %b::timestamptz[]) AS new (id, number, channel, at)
+        WHERE leg.id = new.id
+        """,
+        (
+            list(CALLS),
+            [one.leg for one in of_leg.values()],
+            [one.number for one in of_leg.values()],
+            [one.channel for one in of_leg.values()],
+            [one.at for one in of_leg.values()],
+        ),
+    )
 
 
 async def fail_leg(conn: Connection, leg: UUID, problem: str) -> datetime:

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
+
+from pydantic import ValidationError
 
 from gateway.domain.directory import Address, ChannelSpec, Household, Party, Person
 from gateway.domain.plan import Plan
@@ -63,6 +65,25 @@ def _plan(
     return to_plan(PlanEntry.model_validate(entry), version=version)
 
 
+def _plan_if_any(plan: str, *row: Any) -> Plan | None:
+    """Leave a plan out that cannot be read: its kinds then go to the fallback, and no press is refused for it (D13)."""
+    try:
+        return _plan(plan, *row)
+    except ValidationError:
+        _log.exception("a stored plan cannot be read", extra={"plan": plan})
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A household as it stands in the tables, sealed."""
+
+    id: str
+    head: Sequence[Any]
+    people: list[Sequence[Any]] = field(default_factory=list)
+    parties: list[Party] = field(default_factory=list)
+
+
 class Directory:
     """Reads the directory through a cache that holds as long as the revision of the site does.
 
@@ -80,36 +101,59 @@ class Directory:
 
     async def origin(self, conn: Connection, terminal: str | None) -> Origin:
         """Return what is known about `terminal` now; an unknown one has no site."""
+        (found,) = await self.origins(conn, [terminal])
+        return found
+
+    async def origins(self, conn: Connection, terminals: Sequence[str | None]) -> list[Origin]:
+        """Return what is known about each of `terminals` now, in their order."""
         cursor = await conn.execute(
             """
-            SELECT onekey_now(), t.uid, coalesce(t.epoch, 0), t.site_id, coalesce(s.revision, 0), a.household_id,
+            SELECT now, t.uid, coalesce(t.epoch, 0), t.site_id, coalesce(s.revision, 0), a.household_id,
                    EXISTS (SELECT FROM test_window w
-                           WHERE w.terminal_uid = t.uid AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at),
+                           WHERE w.terminal_uid = t.uid AND now >= w.opens_at AND now < w.closes_at),
                    st.fix, t.model,
                    (SELECT d.id FROM test_window w JOIN drill d ON d.id = w.drill_id AND d.state = 'running'
-                    WHERE w.terminal_uid = t.uid AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at LIMIT 1)
-            FROM (SELECT 1) one
-            LEFT JOIN terminal t ON t.public_id = %s
+                    WHERE w.terminal_uid = t.uid AND now >= w.opens_at AND now < w.closes_at LIMIT 1)
+            FROM (SELECT onekey_now() OFFSET 0) AS clock (now)
+            CROSS JOIN unnest(%b::text[]) WITH ORDINALITY AS asked (terminal, n)
+            LEFT JOIN terminal t ON t.public_id = asked.terminal
             LEFT JOIN site s ON s.id = t.site_id
             LEFT JOIN assignment a ON a.terminal_uid = t.uid AND a.until IS NULL
             LEFT JOIN terminal_state st ON st.terminal_uid = t.uid
+            ORDER BY asked.n
             """,
-            (terminal,),
+            (list(terminals),),
         )
-        row = await cursor.fetchone()
-        assert row is not None
-        return Origin(
-            now=row[0],
-            terminal_uid=row[1],
-            epoch=row[2],
-            site=row[3],
-            revision=row[4],
-            household=row[5],
-            in_test_window=row[6],
-            last_fix=row[7],
-            model=row[8],
-            drill=row[9],
-        )
+        return [
+            Origin(
+                now=row[0],
+                terminal_uid=row[1],
+                epoch=row[2],
+                site=row[3],
+                revision=row[4],
+                household=row[5],
+                in_test_window=row[6],
+                last_fix=row[7],
+                model=row[8],
+                drill=row[9],
+            )
+            for row in await cursor.fetchall()
+        ]
+
+    async def preload(self, conn: Connection, origins: Sequence[Origin]) -> None:
+        """Read the households of many alarms into the cache at once. What cannot be opened is left for `household`."""
+        missing = {
+            origin.household: origin.revision
+            for origin in origins
+            if origin.household is not None and not self._holds(origin.household, origin.revision)
+        }
+        if not missing:
+            return
+        for record in await self._records(conn, list(missing)):
+            try:
+                self._open(record, missing[record.id])
+            except (ErasedKey, KeyringError):
+                continue
 
     async def sites(self, conn: Connection) -> list[SiteView]:
         """Return every site: whose fallback hears of what belongs to nobody (D13)."""
@@ -144,7 +188,7 @@ class Directory:
             district=head[0],
             timezone=head[1],
             locale=head[2],
-            plans=tuple(_plan(*row) for row in plans),
+            plans=tuple(plan for row in plans if (plan := _plan_if_any(*row)) is not None),
             fallback=tuple(parties[name] for name in head[3] if name in parties),
             key=self.keyring.unwrap(head[4], head[5]),
         )
@@ -160,58 +204,77 @@ class Directory:
                 (site, missing),
             )
             for row in await cursor.fetchall():
-                plan = _plan(*row)
-                self._plans[site, plan.name] = plan
+                plan = _plan_if_any(*row)
+                if plan is not None:
+                    self._plans[site, plan.name] = plan
         return [self._plans[site, name] for name in names if (site, name) in self._plans]
+
+    def _holds(self, household: str, revision: int) -> bool:
+        known = self._households.get(household)
+        return known is not None and known[0] == revision
 
     async def household(self, conn: Connection, household: str, revision: int) -> tuple[Household, DataKey]:
         """Return a household of a site at `revision`, and the key its cases are journaled under.
 
         That is the key of the person where one lives alone, else the key of the household.
         """
-        known = self._households.get(household)
-        if known is not None and known[0] == revision:
-            return known[1], known[2]
-        head = await (
-            await conn.execute(
+        if not self._holds(household, revision):
+            (record,) = await self._records(conn, [household])
+            self._open(record, revision)
+        _, view, key = self._households[household]
+        return view, key
+
+    async def _records(self, conn: Connection, households: Sequence[str]) -> list["_Record"]:
+        """Read the sealed records of households; in pipeline mode the first three questions travel together."""
+        async with conn.cursor() as heads, conn.cursor() as people, conn.cursor() as names:
+            await heads.execute(
                 """
-                SELECT h.site_id, h.district, s.timezone, s.locale, h.sealed, k.id, k.wrapped
-                FROM household h JOIN site s ON s.id = h.site_id JOIN data_key k ON k.id = h.key_id WHERE h.id = %s
+                SELECT h.id, h.site_id, h.district, s.timezone, s.locale, h.sealed, k.id, k.wrapped
+                FROM household h JOIN site s ON s.id = h.site_id JOIN data_key k ON k.id = h.key_id
+                WHERE h.id = ANY(%b)
                 """,
-                (household,),
+                (list(households),),
             )
-        ).fetchone()
-        assert head is not None
-        key = self.keyring.unwrap(head[5], head[6])
-        address: Any = key.open(bytes(head[4]), about=f"household {household}")
-        people = await (
-            await conn.execute(
-                "SELECT p.id, p.sealed, k.id, k.wrapped FROM person p JOIN data_key k ON k.id = p.key_id "
-                "WHERE p.household_id = %s AND p.active AND k.wrapped IS NOT NULL ORDER BY p.position",
-                (household,),
+            await people.execute(
+                "SELECT p.household_id, p.id, p.sealed, k.id, k.wrapped FROM person p JOIN data_key k "
+                "ON k.id = p.key_id WHERE p.household_id = ANY(%b) AND p.active AND k.wrapped IS NOT NULL "
+                "ORDER BY p.position",
+                (list(households),),
             )
-        ).fetchall()
-        names = await (
-            await conn.execute(
-                "SELECT party_id FROM household_party WHERE household_id = %s ORDER BY position", (household,)
+            await names.execute(
+                "SELECT household_id, party_id FROM household_party WHERE household_id = ANY(%b) ORDER BY position",
+                (list(households),),
             )
-        ).fetchall()
-        parties = {party.id: party for party in await self.parties(conn, [name for (name,) in names])}
+            found = {row[0]: _Record(row[0], row[1:]) for row in await heads.fetchall()}
+            for row in await people.fetchall():
+                found[row[0]].people.append(row[1:])
+            responsible = await names.fetchall()
+        parties = {party.id: party for party in await self.parties(conn, list({party for _, party in responsible}))}
+        for household, party in responsible:
+            if party in parties:
+                found[household].parties.append(parties[party])
+        return list(found.values())
+
+    def _open(self, record: "_Record", revision: int) -> None:
+        """Open the records of a household and keep them."""
+        site, district, timezone, locale, sealed, key_id, wrapped = record.head
+        key = self.keyring.unwrap(key_id, wrapped)
+        address: Any = key.open(bytes(sealed), about=f"household {record.id}")
+        people = record.people
         view = Household(
-            id=household,
-            site=head[0],
-            district=head[1],
-            timezone=head[2],
-            locale=head[3],
+            id=record.id,
+            site=site,
+            district=district,
+            timezone=timezone,
+            locale=locale,
             address=Address(**address),
             persons=tuple(self.person(p[0], bytes(p[1]), self.keyring.unwrap(p[2], p[3])) for p in people),
-            parties=tuple(parties[name] for (name,) in names if name in parties),
+            parties=tuple(record.parties),
         )
         journal_key = self.keyring.unwrap(people[0][2], people[0][3]) if len(people) == 1 else key
         if len(self._households) >= self._LARGEST:
             self._households.clear()
-        self._households[household] = (revision, view, journal_key)
-        return view, journal_key
+        self._households[record.id] = (revision, view, journal_key)
 
     def person(self, person: str, sealed: bytes, key: DataKey) -> Person:
         """Open one person's record."""

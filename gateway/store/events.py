@@ -1,5 +1,6 @@
 """The stream of events: written with what they tell, numbered after the commit, read in the order of commits (D10)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from gateway.store.pool import Connection
 
-__all__ = ["CHANNEL", "Event", "emit", "last_position", "place", "read_after"]
+__all__ = ["CHANNEL", "Event", "NewEvent", "emit", "emit_all", "last_position", "place", "read_after"]
 
 CHANNEL = "onekey_event"
 
@@ -27,13 +28,38 @@ class Event:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event about to be written. ``data`` holds nothing personal: whoever reads it asks for the case."""
+
+    kind: str
+    district: str | None
+    case_id: UUID | None
+    data: dict[str, Any]
+
+
 async def emit(
     conn: Connection, kind: str, *, district: str | None, case_id: UUID | None, data: dict[str, Any]
 ) -> None:
-    """Add an event to the caller's transaction. ``data`` holds nothing personal: whoever reads it asks for the case."""
+    """Add an event to the caller's transaction; see `NewEvent`."""
+    await emit_all(conn, [NewEvent(kind=kind, district=district, case_id=case_id, data=data)])
+
+
+async def emit_all(conn: Connection, new: Sequence[NewEvent]) -> None:
+    """Add events to the caller's transaction, in this order."""
+    if not new:
+        return
     await conn.execute(
-        "INSERT INTO event (kind, district, case_id, data) VALUES (%s, %s, %s, %s)",
-        (kind, district, case_id, Jsonb(data)),
+        """
+        INSERT INTO event (kind, district, case_id, data)
+        SELECT * FROM unnest(%b::text[], %b::text[], %b::uuid[], %b::jsonb[])
+        """,
+        (
+            [one.kind for one in new],
+            [one.district for one in new],
+            [one.case_id for one in new],
+            [Jsonb(one.data) for one in new],
+        ),
     )
 
 

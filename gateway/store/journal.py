@@ -1,6 +1,6 @@
 """The journal in the database: entries are appended in the transaction of what they record."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from gateway.domain.journal import GENESIS, Entry, chain
 from gateway.keyring import DataKey
 from gateway.store.pool import Connection
 
-__all__ = ["Head", "Note", "Writer", "entries", "lock_head"]
+__all__ = ["Head", "Note", "Writer", "entries", "flush_all", "lock_head"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +52,47 @@ class Writer:
         self._rows.append(row)
         self.head = Head(n, digest)
 
-    async def flush(self, conn: Connection, *, update_case: bool = True) -> None:
-        """Write what was added. `update_case` is off only where the case's row is inserted with the head in it."""
-        if not self._rows:
-            return
-        columns = list(zip(*self._rows, strict=True))
+    async def flush(self, conn: Connection) -> None:
+        """Write what was added, and the new head into the row of the case."""
+        await flush_all(conn, [self])
+
+    @property
+    def has_rows(self) -> bool:
+        """Is there anything to write?"""
+        return bool(self._rows)
+
+    def take_rows(self) -> list[tuple[Any, ...]]:
+        """Return what was added, to be written by the caller."""
+        rows, self._rows = self._rows, []
+        return rows
+
+
+async def flush_all(conn: Connection, writers: Collection[Writer], *, update_cases: bool = True) -> None:
+    """Write what was added for several cases. `update_cases` is off only where their rows have the head in them."""
+    moved = [writer for writer in writers if writer.has_rows]
+    rows = [row for writer in moved for row in writer.take_rows()]
+    if not rows:
+        return
+    await conn.execute(
+        """
+        INSERT INTO journal (case_id, n, at, kind, actor, sealed, key_id, prev, hash)
+        SELECT * FROM unnest(%b::uuid[], %b::int[], %b::timestamptz[], %b::text[], %b::text[],
+                             %b::bytea[], %b::uuid[], %b::bytea[], %b::bytea[])
+        """,
+        [list(column) for column in zip(*rows, strict=True)],
+    )
+    if update_cases:
         await conn.execute(
             """
-            INSERT INTO journal (case_id, n, at, kind, actor, sealed, key_id, prev, hash)
-            SELECT * FROM unnest(%s::uuid[], %s::int[], %s::timestamptz[], %s::text[], %s::text[],
-                                 %s::bytea[], %s::uuid[], %s::bytea[], %s::bytea[])
+            UPDATE cases SET journal_n = head.n, journal_head = head.hash
+            FROM unnest(%b::uuid[], %b::int[], %b::bytea[]) AS head (id, n, hash) WHERE cases.id = head.id
             """,
-            [list(column) for column in columns],
+            (
+                [writer.case_id for writer in moved],
+                [writer.head.n for writer in moved],
+                [writer.head.hash for writer in moved],
+            ),
         )
-        if update_case:
-            await conn.execute(
-                "UPDATE cases SET journal_n = %s, journal_head = %s WHERE id = %s",
-                (self.head.n, self.head.hash, self.case_id),
-            )
-        self._rows.clear()
 
 
 async def lock_head(conn: Connection, case_id: UUID) -> Head | None:

@@ -30,6 +30,7 @@ __all__ = [
     "postpone",
     "register",
     "still_due",
+    "untried",
     "waiting",
 ]
 
@@ -78,68 +79,92 @@ async def beat(conn: Connection, worker: int, status: dict[str, Any]) -> None:
 
 async def add(
     conn: Connection,
-    legs: Sequence[tuple[UUID, UUID, str, int]],
+    legs: Sequence[tuple[UUID, UUID, str, int, timedelta]],
     *,
     reason: str,
     worker: int | None,
     channel: int = 0,
-    delay: timedelta = timedelta(0),
 ) -> dict[UUID, tuple[str, datetime]]:
-    """Queue one notice per leg: (leg, case, party, number). Returns id and queueing time by leg.
+    """Queue one notice per leg: (leg, case, party, number, delay). Returns id and queueing time by leg.
 
-    With `worker` the caller takes them at once and has to send them after the commit; then there is no `delay`.
+    With `worker` the caller takes those without a delay at once and has to send them after the commit.
     """
     if not legs:
         return {}
     cursor = await conn.execute(
         """
         INSERT INTO notice (id, leg_id, case_id, party_id, number, reason, worker, channel, due_at)
-        SELECT id, leg, kase, party, number, %s, %s, %s, onekey_now() + %s
-        FROM unnest(%s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::int[]) AS new (id, leg, kase, party, number)
+        SELECT id, leg, kase, party, number, %(reason)s, CASE WHEN delay = interval '0' THEN %(worker)s::bigint END,
+               %(channel)s, onekey_now() + delay
+        FROM unnest(%(ids)b::text[], %(legs)b::uuid[], %(cases)b::uuid[], %(parties)b::text[], %(numbers)b::int[],
+                    %(delays)b::interval[]) AS new (id, leg, kase, party, number, delay)
         RETURNING leg_id, id, queued_at
         """,
-        (
-            reason,
-            worker,
-            channel,
-            delay,
-            [notice_id(leg, number) for leg, _, _, number in legs],
-            [leg for leg, _, _, _ in legs],
-            [case for _, case, _, _ in legs],
-            [party for _, _, party, _ in legs],
-            [number for _, _, _, number in legs],
-        ),
+        {
+            "reason": reason,
+            "worker": worker,
+            "channel": channel,
+            "ids": [notice_id(leg, number) for leg, _, _, number, _ in legs],
+            "legs": [leg for leg, _, _, _, _ in legs],
+            "cases": [case for _, case, _, _, _ in legs],
+            "parties": [party for _, _, party, _, _ in legs],
+            "numbers": [number for _, _, _, number, _ in legs],
+            "delays": [delay for _, _, _, _, delay in legs],
+        },
     )
     return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
 
 
-async def lease(conn: Connection, worker: int, *, holding: Collection[str], limit: int) -> list[NoticeRow]:
+async def lease(conn: Connection, worker: int, *, holding: Collection[str] | None, limit: int) -> list[NoticeRow]:
     """Take notices that are due and that no living worker is sending.
 
     A worker lives while its session holds its lock and it was seen within `LEASE`. What this worker owns but
-    does not hold in memory (`holding`) is taken too, once it is older than that.
+    does not hold in memory (`holding`; None: do not look) is taken too, once it is older than that.
     """
     async with conn.cursor(row_factory=class_row(NoticeRow)) as cursor:
         await cursor.execute(
             """
-            WITH alive AS MATERIALIZED (
-                SELECT w.id FROM worker w JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted
-                    AND l.classid = %(lock)s AND l.objid = w.id AND l.objsubid = 2
-                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                WHERE w.seen_at > clock_timestamp() - %(lease)s
+            WITH RECURSIVE owner (id) AS (  -- whoever owns anything, from one to the next by the index
+                SELECT min(worker) FROM notice WHERE state = 'due'
+                UNION ALL
+                SELECT (SELECT min(worker) FROM notice WHERE state = 'due' AND worker > owner.id) FROM owner
+                WHERE owner.id IS NOT NULL
+            ), dead AS MATERIALIZED (  -- also one whose row is long gone
+                SELECT id FROM owner WHERE id <> %(me)s AND id NOT IN (
+                    SELECT w.id FROM worker w JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted
+                        AND l.classid = %(lock)s AND l.objid = w.id AND l.objsubid = 2
+                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                    WHERE w.seen_at > clock_timestamp() - %(lease)s
+                )
+            ), candidate AS (
+                -- Each part finds its rows by the index on (worker, due_at) of what is due.
+                (SELECT id, worker FROM notice WHERE state = 'due' AND due_at <= onekey_now() AND worker IS NULL
+                 ORDER BY due_at LIMIT %(limit)s)
+                UNION ALL
+                SELECT n.id, n.worker FROM dead
+                JOIN notice n ON n.worker = dead.id AND n.state = 'due' AND n.due_at <= onekey_now()
+                UNION ALL
+                SELECT id, worker FROM notice
+                WHERE %(look)s AND state = 'due' AND due_at <= onekey_now() AND worker = %(me)s
+                    AND queued_at < onekey_now() - %(lease)s
+                    AND NOT EXISTS (SELECT FROM unnest(%(holding)b::text[]) AS held (id) WHERE held.id = notice.id)
             ), due AS MATERIALIZED (
-                SELECT id FROM notice n
-                WHERE state = 'due' AND due_at <= onekey_now()
-                  AND (worker IS NULL
-                       OR worker <> %(me)s AND worker NOT IN (SELECT id FROM alive)
-                       OR worker = %(me)s AND queued_at < onekey_now() - %(lease)s AND id <> ALL (%(holding)s))
-                ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+                SELECT n.id FROM notice n JOIN candidate c ON c.id = n.id
+                WHERE n.state = 'due' AND n.worker IS NOT DISTINCT FROM c.worker
+                ORDER BY n.due_at LIMIT %(limit)s FOR UPDATE OF n SKIP LOCKED
             )
             UPDATE notice n SET worker = %(me)s FROM due, leg WHERE n.id = due.id AND leg.id = n.leg_id
             RETURNING n.id, n.leg_id, n.case_id, n.party_id, leg.role, n.number, n.reason, n.channel, n.tries,
                       n.queued_at, leg.delivered_at IS NULL AS first, leg.ladder
             """,
-            {"me": worker, "lock": _WORKER_LOCK, "lease": LEASE, "holding": list(holding), "limit": limit},
+            {
+                "me": worker,
+                "lock": _WORKER_LOCK,
+                "lease": LEASE,
+                "look": holding is not None,
+                "holding": list(holding or ()),
+                "limit": limit,
+            },
         )
         return await cursor.fetchall()
 
@@ -153,10 +178,18 @@ async def last_calls(conn: Connection, case_id: UUID) -> dict[UUID, int]:
     return {row[0]: row[1] for row in await cursor.fetchall()}
 
 
-async def still_due(conn: Connection, notice: str, worker: int) -> bool:
-    """Is this notice still to be sent, and by this worker?"""
-    cursor = await conn.execute("SELECT FROM notice WHERE id = %s AND state = 'due' AND worker = %s", (notice, worker))
-    return await cursor.fetchone() is not None
+async def still_due(conn: Connection, notices: Collection[str], worker: int) -> set[str]:
+    """Return which notices are still to be sent, and by this worker."""
+    # Each by its key: among thousands that are due a planner would rather go through all of this worker's.
+    cursor = await conn.execute(
+        """
+        SELECT asked.id FROM unnest(%b::text[]) AS asked (id) CROSS JOIN LATERAL (
+            SELECT state, worker FROM notice WHERE id = asked.id OFFSET 0
+        ) AS n WHERE n.state = 'due' AND n.worker = %s
+        """,
+        (list(notices), worker),
+    )
+    return {row[0] for row in await cursor.fetchall()}
 
 
 async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Sequence[str]) -> set[tuple[str, datetime]]:
@@ -164,8 +197,8 @@ async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Seque
     cursor = await conn.execute(
         """
         INSERT INTO attempt (notice_id, leg_id, channel, queued_at, started_at, answered_at, outcome, status, detail)
-        SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::timestamptz[], %s::timestamptz[],
-                             %s::timestamptz[], %s::text[], %s::int[], %s::text[])
+        SELECT * FROM unnest(%b::text[], %b::uuid[], %b::text[], %b::timestamptz[], %b::timestamptz[],
+                             %b::timestamptz[], %b::text[], %b::int[], %b::text[])
         ON CONFLICT (notice_id, started_at) DO NOTHING RETURNING notice_id, started_at
         """,
         (
@@ -187,7 +220,7 @@ async def finish(conn: Connection, notices: Sequence[str], state: str) -> None:
     """End notices as ``sent`` or ``failed``. One that was cancelled while under way counts as sent if it was."""
     await conn.execute(
         "UPDATE notice SET state = %(state)s, ended_at = onekey_now(), worker = NULL "
-        "WHERE id = ANY(%(ids)s) AND (state = 'due' OR %(state)s = 'sent')",
+        "WHERE id = ANY(%(ids)b) AND (state = 'due' OR %(state)s = 'sent')",
         {"state": state, "ids": list(notices)},
     )
 
@@ -221,8 +254,19 @@ async def waiting(conn: Connection, case_id: UUID) -> bool:
     return bool(rows) and all(row[0] for row in rows)
 
 
+async def untried(conn: Connection, case_id: UUID) -> set[UUID]:
+    """Return the legs of a case with a message that nobody has tried to send yet."""
+    cursor = await conn.execute(
+        "SELECT leg_id FROM notice WHERE case_id = %s AND state = 'due' AND tries = 0 AND channel = 0", (case_id,)
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
 async def hurry(conn: Connection, case_id: UUID) -> None:
-    """Let nothing of a case wait any longer."""
+    """Let nothing of a case wait any longer, and its calls count from now."""
+    await conn.execute(
+        "UPDATE leg SET armed_at = onekey_now() WHERE case_id = %s AND armed_at > onekey_now()", (case_id,)
+    )
     await conn.execute(
         "UPDATE notice SET due_at = onekey_now() WHERE case_id = %s AND state = 'due' AND tries = 0 "
         "AND worker IS NULL AND due_at > onekey_now()",

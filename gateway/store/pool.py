@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import AsyncConnection
@@ -62,10 +63,14 @@ class _ClockedPool(AsyncConnectionPool[Connection]):
     """A pool whose connections go by the clock of whoever plays, set anew whenever one is taken."""
 
     clock: Callable[[], datetime]
+    shown: "WeakKeyDictionary[Connection, datetime]"
 
     async def getconn(self, timeout: float | None = None) -> Connection:
         conn = await super().getconn(timeout)
-        await conn.execute("SELECT set_config('onekey.now', %s, false)", (self.clock().isoformat(),))
+        now = self.clock()
+        if self.shown.get(conn) != now:
+            await conn.execute("SELECT set_config('onekey.now', %s, false)", (now.isoformat(),))
+            self.shown[conn] = now
         return conn
 
 
@@ -83,6 +88,7 @@ async def open_clocked_pool(url: str, *, clock: Callable[[], datetime], size: in
         timeout=10,
     )
     pool.clock = clock
+    pool.shown = WeakKeyDictionary()
     async with pool:
         yield pool
 

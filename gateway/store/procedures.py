@@ -114,13 +114,14 @@ class RunRow:
     version: int
     started_at: datetime
     ended_at: datetime | None
+    after_closure: bool = False
 
 
 async def runs_of(conn: Connection, case_id: UUID) -> list[RunRow]:
     """Return the runs of a case, oldest first."""
     async with conn.cursor(row_factory=class_row(RunRow)) as cursor:
         await cursor.execute(
-            "SELECT id, case_id, procedure, version, started_at, ended_at FROM run WHERE case_id = %s "
+            "SELECT id, case_id, procedure, version, started_at, ended_at, after_closure FROM run WHERE case_id = %s "
             "ORDER BY started_at, procedure",
             (case_id,),
         )
@@ -130,8 +131,8 @@ async def runs_of(conn: Connection, case_id: UUID) -> list[RunRow]:
 async def add_run(conn: Connection, run: RunRow) -> None:
     """Store a new run."""
     await conn.execute(
-        "INSERT INTO run (id, case_id, procedure, version, started_at) VALUES (%s, %s, %s, %s, %s)",
-        (run.id, run.case_id, run.procedure, run.version, run.started_at),
+        "INSERT INTO run (id, case_id, procedure, version, started_at, after_closure) VALUES (%s, %s, %s, %s, %s, %s)",
+        (run.id, run.case_id, run.procedure, run.version, run.started_at, run.after_closure),
     )
 
 

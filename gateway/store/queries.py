@@ -26,8 +26,9 @@ __all__ = [
     "alarms_of",
     "answers_of",
     "attempts_of",
+    "case_ids",
     "case_of_leg",
-    "drop_person",
+    "count_cases",
     "figures",
     "home_of",
     "households",
@@ -36,6 +37,7 @@ __all__ = [
     "live_cases",
     "lock_due",
     "lock_person",
+    "lock_sites",
     "notices_of",
     "own",
     "page_of_cases",
@@ -45,6 +47,7 @@ __all__ = [
     "set_closed",
     "set_leg_state",
     "set_safe",
+    "site_key",
     "terminals",
     "told_legs",
     "withdraw_legs",
@@ -207,6 +210,27 @@ async def journal_of(conn: Connection, case_id: UUID) -> list[JournalRow]:
     ]
 
 
+async def case_ids(conn: Connection, *, after: UUID, limit: int) -> list[UUID]:
+    """Return the ids of cases behind `after`, in their order."""
+    cursor = await conn.execute("SELECT id FROM cases WHERE id > %s ORDER BY id LIMIT %s", (after, limit))
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def count_cases(conn: Connection) -> int:
+    """Return how many cases there are."""
+    row = await (await conn.execute("SELECT count(*) FROM cases")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def site_key(conn: Connection, site: str) -> UUID:
+    """Return the data key of a site."""
+    row = await (await conn.execute("SELECT key_id FROM site WHERE id = %s", (site,))).fetchone()
+    assert row is not None
+    key: UUID = row[0]
+    return key
+
+
 async def party_names(conn: Connection, case_id: UUID) -> list[str]:
     """Return the ids of all parties that a case has legs to."""
     cursor = await conn.execute(
@@ -260,13 +284,15 @@ async def set_safe(conn: Connection, case_id: UUID, by: str) -> datetime:
     )
 
 
-async def set_closed(conn: Connection, case_id: UUID, *, outcome: str, by: str) -> datetime:
+async def set_closed(
+    conn: Connection, case_id: UUID, *, outcome: str, by: str, false_alarm: str | None = None
+) -> datetime:
     """Close a case; returns when."""
     return await _when(
         conn,
-        "UPDATE cases SET state = 'closed', closed_at = onekey_now(), closed_by = %s, outcome = %s WHERE id = %s "
-        "RETURNING closed_at",
-        (by, outcome, case_id),
+        "UPDATE cases SET state = 'closed', closed_at = onekey_now(), closed_by = %s, outcome = %s, false_alarm = %s "
+        "WHERE id = %s RETURNING closed_at",
+        (by, outcome, false_alarm, case_id),
     )
 
 
@@ -537,6 +563,11 @@ async def terminals(
 # Persons
 
 
+async def lock_sites(conn: Connection) -> None:
+    """Wait until nobody applies a site file, and let nobody do it until the transaction ends."""
+    await conn.execute("SELECT pg_advisory_xact_lock(hashtext('onekey site'))")
+
+
 async def lock_person(conn: Connection, person: str) -> tuple[str, str, str, UUID, bool] | None:
     """Lock a person; returns site, district, household, data key, and whether that was erased already."""
     cursor = await conn.execute(
@@ -578,13 +609,6 @@ async def live_cases(conn: Connection, *, household: str, key: UUID) -> int:
     row = await cursor.fetchone()
     assert row is not None
     return int(row[0])
-
-
-async def drop_person(conn: Connection, person: str, *, site: str, key: UUID) -> None:
-    """Erase the key of a person, and change the site's revision so that nobody goes on with what is cached."""
-    await conn.execute("UPDATE data_key SET wrapped = NULL, erased_at = onekey_now() WHERE id = %s", (key,))
-    await conn.execute("UPDATE person SET active = false WHERE id = %s", (person,))
-    await conn.execute("UPDATE site SET revision = (random() * 9e18)::bigint WHERE id = %s", (site,))
 
 
 # Figures

@@ -162,8 +162,8 @@ async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
         """
         INSERT INTO terminal_state AS s (terminal_uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains,
                                          firmware, fix, fix_at, clock_skew_s)
-        SELECT * FROM unnest(%s::uuid[], %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::bigint[], %s::int2[],
-                             %s::int2[], %s::bool[], %s::text[], %s::jsonb[], %s::timestamptz[], %s::float8[])
+        SELECT * FROM unnest(%b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[], %b::int2[],
+                             %b::int2[], %b::bool[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
         ON CONFLICT (terminal_uid) DO UPDATE SET
             seen_at = greatest(s.seen_at, excluded.seen_at),
             clock_skew_s = coalesce(excluded.clock_skew_s, s.clock_skew_s),

@@ -168,7 +168,12 @@ class Desk:
         return dict(await self.rows("SELECT coalesce(party_id, role), state FROM leg WHERE case_id = %s", case))
 
     async def done(self, case: UUID, name: str, result: str = "done", *, by: str = "seat-7") -> None:
-        ((task,),) = await self.rows("SELECT id FROM step WHERE case_id = %s AND name = %s", case, name)
+        found = await self.rows(
+            "SELECT id FROM step WHERE case_id = %s AND name = %s ORDER BY state = 'open' DESC, planned_at LIMIT 1",
+            case,
+            name,
+        )
+        ((task,),) = found
         await complete_task(
             self.pool, self.directory, task, result=result, by=by, note=None, is_working_day=WORKDAYS.is_working_day
         )

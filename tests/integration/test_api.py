@@ -73,6 +73,9 @@ DOORS = {
         ("GET", "/v1/drills"),
         ("GET", f"/v1/drills/{uuid4()}"),
         ("GET", "/v1/findings"),
+        ("GET", f"/v1/cases/{uuid4()}/proof"),
+        ("GET", f"/v1/cases/{uuid4()}/report"),
+        ("GET", f"/v1/cases/{uuid4()}/report.pdf"),
     ],
     Right.HANDLE_CASES: [
         ("POST", f"/v1/cases/{uuid4()}/acknowledgement"),
@@ -99,8 +102,30 @@ DOORS = {
     Right.COMMAND_TERMINALS: [("POST", "/v1/terminals/none/commands")],
     Right.READ_QUARANTINE: [("GET", "/v1/quarantine"), ("GET", "/v1/quarantine/1")],
     Right.SETTLE_QUARANTINE: [("POST", "/v1/quarantine/1/replay"), ("POST", "/v1/quarantine/1/dismissal")],
+    Right.READ_WORK_ORDERS: [
+        ("GET", "/v1/work-orders"),
+        ("GET", "/v1/work-orders/export"),
+        ("GET", f"/v1/work-orders/{uuid4()}"),
+        ("GET", f"/v1/work-orders/{uuid4()}/page"),
+        ("GET", "/v1/operators"),
+    ],
+    Right.WRITE_WORK_ORDERS: [
+        ("POST", "/v1/work-orders"),
+        ("PATCH", f"/v1/work-orders/{uuid4()}"),
+        ("POST", f"/v1/work-orders/{uuid4()}/rating"),
+        ("POST", f"/v1/work-orders/{uuid4()}/steps/settle"),
+    ],
+    Right.INSPECT_WORK_ORDERS: [
+        ("POST", f"/v1/work-orders/{uuid4()}/judgement"),
+        ("POST", "/v1/inspections"),
+        ("GET", f"/v1/inspections/{uuid4()}"),
+    ],
+    Right.ERASE_WORK_ORDERS: [("POST", f"/v1/work-orders/{uuid4()}/erasure")],
+    Right.NAME_OPERATORS: [("PUT", "/v1/operators/seat-7"), ("DELETE", "/v1/operators/seat-7")],
+    Right.READ_FIGURES: [("GET", "/v1/figures")],
     Right.READ_STREAM: [("GET", "/v1/stream?after=x")],  # a position that is none: the stream would not end
     Right.READ_METRICS: [("GET", "/metrics")],
+    Right.READ_CHECKPOINTS: [("GET", "/v1/journal/checkpoints"), ("GET", "/v1/journal/key")],
 }
 
 
@@ -114,7 +139,10 @@ def test_nobody_but_who_has_to_sees_persons_or_changes_what_is_kept() -> None:
 
     assert may(Right.READ_PERSONS) == may(Right.HANDLE_CASES) == {Role.ADMIN, Role.OPERATOR}
     assert may(Right.ERASE_PERSONS) == may(Right.SETTLE_QUARANTINE) == {Role.ADMIN}
+    assert may(Right.READ_WORK_ORDERS) == may(Right.WRITE_WORK_ORDERS) == {Role.ADMIN, Role.OPERATOR}
+    assert may(Right.INSPECT_WORK_ORDERS) == may(Right.ERASE_WORK_ORDERS) == may(Right.NAME_OPERATORS) == {Role.ADMIN}
     assert may(Right.OPEN_TEST_WINDOWS) == {Role.ADMIN, Role.INSTALLER}
+    assert may(Right.READ_CHECKPOINTS) == {Role.ADMIN, Role.INTEGRATOR}
     assert Role.INSTALLER not in may(Right.READ_CASES) | may(Right.READ_STREAM) | may(Right.ANSWER_LEGS)
 
 
@@ -577,13 +605,17 @@ async def rows(database: str) -> int:
         return int(row[0])
 
 
-async def test_opening_a_link_changes_nothing_and_a_button_counts(
+async def test_opening_a_link_is_on_record_and_changes_nothing_else_and_a_button_counts(
     api: Api, links: dict[str, str], database: str
 ) -> None:
     before = await rows(database)
     response, text = await api.page("GET", links["guardian"])
     assert response.status == 200
-    assert await rows(database) == before
+    assert await rows(database) == before + 1  # the journal says that it was opened (R22)
+    await api.page("GET", links["guardian"])
+    assert await rows(database) == before + 1
+    leg = await leg_of(api, UUID(links["case"]), "guardian")
+    assert (leg["state"], leg["answers"]) == ("pending", [])
     assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-")
     assert response.headers["Referrer-Policy"] == "no-referrer"
     assert response.headers["Cache-Control"] == "no-store"

@@ -536,10 +536,10 @@ async def _cells(office: Office) -> dict[str, list[tuple[Any, ...]]]:
 
 
 async def test_a_person_who_was_erased_does_not_come_back_and_the_rest_can_still_change(
-    office: Office, nanjing: Document, pool: Pool
+    office: Office, nanjing: Document, pool: Pool, keyring: Keyring
 ) -> None:
     await office.apply(nanjing)
-    await erase_person(pool, "wang-xiulan", by="operator 7")
+    await erase_person(pool, keyring, "wang-xiulan", by="operator 7")
     with pytest.raises(SiteConflict, match="wang-xiulan"):
         await apply_site(office._pool, office._keyring, Site.model_validate(nanjing), prune=False)
     entry(nanjing, "households", "wang-501")["persons"] = []

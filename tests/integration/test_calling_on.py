@@ -439,3 +439,9 @@ async def test_what_is_missing_is_explained(database: str, directory: Directory,
         gated = next(call for call in found.calls if call.role == "ambulance_120")
         assert gated.calls == ()
         assert any("dial_on_behalf" in what for what in found.missing)
+
+
+async def test_an_emergency_with_a_request_beside_it_has_the_procedure_of_an_emergency(beijing: Desk) -> None:
+    case = await beijing.press(BEIJING, "service", "duress")
+    found = await beijing.rows("SELECT procedure FROM run WHERE case_id = %s ORDER BY procedure", case)
+    assert found == [("basic-emergency",), ("beijing-service",)]

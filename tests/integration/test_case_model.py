@@ -287,6 +287,7 @@ class Gateway:
         with self.admin.transaction():
             for table in (
                 *("quarantine", "answer", "attempt", "notice", "journal", "event", "alarm", "leg"),
+                *("inspection_item", "judgement", "work_order_step", "work_order"),
                 *("fact", "progress", "command", "step", "run", "cases"),
             ):
                 self.admin.execute(f"DELETE FROM {table}".encode())

@@ -1,8 +1,9 @@
 """The contract of the MQTT link with real brokers: what is not acknowledged comes again, and nothing else does (I1)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,69 @@ async def test_a_gateway_that_comes_back_gets_what_it_had_not_acknowledged_and_w
         assert all(one.stored for one in both), "either may be old"
 
 
+@contextmanager
+def _busy(pass_s: float) -> Iterator[None]:
+    """Let every pass of the event loop take so long, as when there is much to do."""
+    loop, running = asyncio.get_running_loop(), True
+
+    def burden() -> None:
+        time.sleep(pass_s)
+        if running:
+            loop.call_soon(burden)
+
+    burden()
+    try:
+        yield
+    finally:
+        running = False
+
+
+async def test_a_backlog_is_read_however_busy_the_loop_is(broker: RealBroker) -> None:
+    """One message a pass would take 20 s here, and a broker gives up whoever leaves its messages lying (NATS: 10 s)."""
+    async with Tap(broker.port).open() as tap:
+        async with _linked(tap.port):
+            pass
+        await _publish(broker, *(b"%d" % number for number in range(1000)))
+        async with Linked(tap.port).running() as linked:
+            began_s = time.monotonic()
+            with _busy(0.02):
+                async with asyncio.timeout(10):
+                    taken = [await linked.take() for _ in range(1000)]
+                    for delivery in taken:
+                        linked.link.acknowledge(delivery)
+                    await linked.passed()
+            assert time.monotonic() - began_s < 5
+            assert {delivery.payload for delivery in taken} == {b"%d" % number for number in range(1000)}
+            assert tap.connections == 2
+            assert len(tap.acknowledged()) == 1000
+
+
+async def test_a_lost_connection_is_noticed_at_once_behind_any_backlog(broker: RealBroker) -> None:
+    async with Tap(broker.port).open() as tap, _linked(tap.port) as linked:
+        await _publish(broker, *(b"%d" % number for number in range(500)))
+        await linked.take()
+        tap.cut()
+        async with asyncio.timeout(2):
+            while linked.link.connected.is_set():
+                await asyncio.sleep(0.001)
+
+
+async def test_a_message_may_lie_across_pieces(broker: RealBroker) -> None:
+    """What is read at once ends anywhere: in a length, in a topic, in a payload of many times its size."""
+    sizes = (1, 120, 16_000, 33_000, 100_000, 2, 32_768, 5)
+    async with _linked(broker.port) as linked:
+        await _publish(broker, *(bytes([number]) * size for number, size in enumerate(sizes)))
+        taken = [await linked.take() for _ in sizes]
+        assert [delivery.payload for delivery in taken] == [bytes([number]) * size for number, size in enumerate(sizes)]
+
+
+async def test_what_is_posted_arrives_without_waiting(broker: RealBroker) -> None:
+    async with _linked(broker.port) as linked:
+        for number in range(100):
+            linked.link.post(TOPIC, b"%d" % number)
+        assert [(await linked.take()).payload for _ in range(100)] == [b"%d" % number for number in range(100)]
+
+
 async def test_acknowledgements_leave_in_the_order_of_arrival(broker: RealBroker) -> None:
     async with Tap(broker.port).open() as tap, _linked(tap.port) as linked:
         await _publish(broker, *(b"%d" % number for number in range(5)))
@@ -297,6 +361,8 @@ async def test_publishing_says_when_there_is_no_broker_and_works_when_it_came(tm
     async with Linked(broker.port, subscribes=False).running() as linked:
         with pytest.raises(LinkDown):
             await linked.link.publish(ELSEWHERE, b"", qos=1)
+        with pytest.raises(LinkDown):
+            linked.link.post(ELSEWHERE, b"")
         await broker.start()
         try:
             await linked.connected()

@@ -11,7 +11,7 @@ import pytest
 from gateway.domain.outbox import PartyAnswer
 from gateway.service.case_commands import answer_leg, close_case
 from gateway.service.raise_alarm import Press, raise_alarm
-from gateway.service.telemetry import SANE_CLOCK, Told, store_reports, store_state
+from gateway.service.telemetry import SANE_CLOCK, Told, store_reports, store_states
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
 from gateway.store.telemetry import StateRow
@@ -215,14 +215,14 @@ async def test_a_clock_that_was_ahead_holds_back_no_later_state(store: Store, ah
 async def test_what_an_alarm_says_of_its_terminal_is_a_state_like_any_other(store: Store) -> None:
     ((terminal,),) = await store.rows("SELECT uid FROM terminal WHERE public_id = %s", WANG)
     await store.tell(heartbeat(at=NOW, battery_pct=40))
-    await store_state(
-        store.pool, terminal, StateRow(terminal=terminal, seen_at=NOW - MINUTE, status_at=NOW - MINUTE, battery_pct=90)
+    await store_states(
+        store.pool, [StateRow(terminal=terminal, seen_at=NOW - MINUTE, status_at=NOW - MINUTE, battery_pct=90)]
     )
     assert await store.state("battery_pct, seen_at") == (40, NOW)
-    await store_state(
-        store.pool, terminal, StateRow(terminal=terminal, seen_at=NOW + MINUTE, status_at=NOW + MINUTE, battery_pct=39)
-    )
-    assert await store.state("battery_pct, seen_at") == (39, NOW + MINUTE)
+    after = StateRow(terminal=terminal, seen_at=NOW + MINUTE, status_at=NOW + MINUTE, battery_pct=39)
+    before = StateRow(terminal=terminal, seen_at=NOW, status_at=NOW, battery_pct=41, signal_dbm=-70)
+    await store_states(store.pool, [after, before])  # several alarms of one terminal may be noted together
+    assert await store.state("battery_pct, signal_dbm, seen_at") == (39, -70, NOW + MINUTE)
 
 
 # Open cases

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from gateway.domain.directory import Address, ChannelSpec, Household, Party, Per
 from gateway.domain.outbox import CaseView, DueNotice
 from gateway.domain.privacy import Privacy, privacy_of
 from gateway.notify.compose import compose
+from schemas.notices import Notice
 
 NOW = datetime(2026, 11, 22, 6, 31, 5, tzinfo=UTC)
 CASE = UUID("d6007f4b-0bef-5962-97f4-891cca7bf6c0")
@@ -115,10 +116,17 @@ FULL_ROLES = ("ambulance_120", "fire_119", "police_110", "hotline")
 NAMED_ROLES = ("guardian", "relative", "community", "service_center", "district", "supplier")
 
 
+def read(message: bytes) -> Notice:
+    """Read a message as the published contract says; it must hold nothing else, and nothing that is null."""
+    notice = Notice.model_validate_json(message)
+    assert json.loads(message) == json.loads(notice.model_dump_json(exclude_none=True))
+    return notice
+
+
 def sent(notice: DueNotice = NOTICE, *, now: datetime = NOW, **case: Any) -> str:
     """Return the message as it goes out, without the timestamps, whose digits could be anybody's."""
     message = compose(replace(notice, case=replace(notice.case, **case)), now=now, answer_url=LINK)
-    body = json.loads(message.model_dump_json())
+    body = json.loads(read(message).model_dump_json())
     for name in ("pressed_at", "received_at", "case", "leg"):
         del body["data"][name]
     del body["timestamp"]
@@ -127,7 +135,7 @@ def sent(notice: DueNotice = NOTICE, *, now: datetime = NOW, **case: Any) -> str
 
 def data(notice: DueNotice = NOTICE, *, now: datetime = NOW, **case: Any) -> dict[str, Any]:
     message = compose(replace(notice, case=replace(notice.case, **case)), now=now, answer_url=LINK)
-    found: dict[str, Any] = json.loads(message.model_dump_json())["data"]
+    found: dict[str, Any] = json.loads(read(message).model_dump_json())["data"]
     return found
 
 
@@ -238,7 +246,7 @@ def test_whatever_stands_in_the_record_a_neighbour_does_not_see_it(
 )
 def test_whoever_never_heard_of_the_case_gets_the_alert(reason: str, number: int, first: bool, kind: str) -> None:
     notice = replace(NOTICE, reason=reason, number=number, first=first)
-    assert compose(notice, now=NOW, answer_url=LINK).type == kind
+    assert read(compose(notice, now=NOW, answer_url=LINK)).type == kind
 
 
 def test_a_message_says_which_obligation_it_is_about() -> None:
@@ -321,3 +329,52 @@ def test_a_registered_address_has_no_age() -> None:
     place = {"lat": 32.06, "lon": 118.79, "datum": "gcj02", "source": "registered", "accuracy_m": None, "at": None}
     told = data(location=place)["location"]
     assert (told["source"], told["datum"], told["age_s"]) == ("registered", "gcj02", None)
+
+
+def test_a_plan_may_say_it_in_its_own_words_and_language() -> None:
+    template = {
+        "zh": "{time} {what}，{who}在{where}，{landmark}；{approach}",
+        "en": "{lead}{what} at {where}, press {urgency}",
+    }
+    said = data(to("hotline", template=template))["text"]
+    assert "王秀兰" in said
+    assert "门禁密码问保安" in said
+    neighbour = data(to("neighbour", template=template))["text"]
+    assert "秀兰" not in neighbour, "what a role may not know stays empty"
+    assert "门禁密码" not in neighbour
+    english = data(to("hotline", template=template, language="en"))["text"]
+    assert english.startswith("HELP: ")
+    assert data(to("hotline", language="en"))["text"].startswith("HELP: ")
+
+
+# What messages have in common is made once
+
+
+def test_a_case_that_changed_is_told_as_it_is_now() -> None:
+    """The parts that were kept belong to one state of one case, to one level and to one day."""
+    for _ in range(2):
+        assert "501" in data()["text"]
+        assert "501" not in data(household=None)["text"]
+        assert data(location=None)["maps"] == {}
+        assert data(kinds=("gas",))["text"].startswith("【求助】燃气报警")
+        assert "health" in data(to("ambulance_120"))["persons"][0]
+        assert data(to("community"))["persons"][0]["health"] is None
+        assert data(to("community"), privacy={"community": "neighbour"})["location"] is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(FULL_ROLES + NAMED_ROLES + ("neighbour",)), st.booleans()), min_size=1))
+def test_messages_say_the_same_in_any_order(told: list[tuple[str, bool]]) -> None:
+    """Whatever was told to whomever before."""
+    views = {moved: replace(CASE_VIEW, location=None if moved else CASE_VIEW.location) for moved in (False, True)}
+    for role, moved in told:
+        kept = compose(replace(to(role), case=views[moved]), now=NOW, answer_url=LINK)
+        assert kept == compose(replace(to(role), case=replace(views[moved])), now=NOW, answer_url=LINK)
+
+
+def test_instants_are_told_in_utc() -> None:
+    east = timezone(timedelta(hours=8))
+    told = json.loads(
+        compose(replace(NOTICE, case=replace(CASE_VIEW, received_at=NOW.astimezone(east))), now=NOW, answer_url=None)
+    )
+    assert told["data"]["received_at"] == "2026-11-22T06:31:05Z"
+    assert told["timestamp"] == "2026-11-22T06:31:05Z"

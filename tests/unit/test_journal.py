@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway.domain.journal import GENESIS, Break, Entry, chain, verify
+from gateway.domain.journal import GENESIS, Break, Entry, Mark, chain, prove, verify
 
 CASE = UUID("d6007f4b-0bef-5962-97f4-891cca7bf6c0")
 AT = datetime(2026, 11, 22, 6, 31, 5, 398_001, tzinfo=UTC)
@@ -99,3 +99,62 @@ def test_entries_after_the_checkpoint_are_no_break() -> None:
     longer = written(b"opened", b"told", b"closed", b"exported")
     assert verify(longer, head=HEAD, count=3) is None
     assert verify(longer, head=GENESIS, count=0) is None
+
+
+# Against what is known elsewhere
+
+
+def marks(*known: tuple[int, bytes]) -> list[Mark]:
+    return [Mark(n, head, f"checkpoint {number}") for number, (n, head) in enumerate(known, start=1)]
+
+
+FIVE = written(b"opened", b"told", b"answered", b"owned", b"closed")
+KNOWN = marks((2, FIVE[1].hash), (4, FIVE[3].hash))
+
+
+def said(entries: list[Entry], *, count: int | None = None, known: list[Mark] = KNOWN) -> list[str]:
+    head = entries[-1].hash if entries else GENESIS
+    return [
+        found.what for found in prove(entries, head=head, count=len(entries) if count is None else count, marks=known)
+    ]
+
+
+def test_a_journal_that_agrees_with_everything_known_is_proved() -> None:
+    assert said(FIVE) == []
+    assert said(FIVE, known=[]) == []
+
+
+def test_a_tail_that_was_cut_off_with_the_head_set_back_shows_by_a_checkpoint() -> None:
+    assert said(FIVE[:3]) == ["entry 4 is missing: checkpoint 2 knows 4 entries, 3 are there"]
+    assert said(FIVE[:1]) == ["entry 2 is missing: checkpoint 1 knows 2 entries, 1 are there"]
+    assert said([]) == ["entries 1 to 2 are missing: checkpoint 1 knows 2 entries, 0 are there"]
+
+
+def test_a_journal_written_anew_shows_between_which_checkpoints() -> None:
+    assert said(written(b"opened", b"told", b"ANSWERED", b"owned", b"closed")) == [
+        "one of the entries 3 to 4 is not the one that was written: checkpoint 2 knows another entry 4"
+    ]
+    assert said(written(b"opened", b"told nobody", b"answered", b"owned", b"closed")) == [
+        "one of the entries 1 to 2 is not the one that was written: checkpoint 1 knows another entry 2"
+    ]
+    one_by_one = marks(*((entry.n, entry.hash) for entry in FIVE))
+    assert said(written(b"opened", b"told", b"ANSWERED", b"owned", b"closed"), known=one_by_one) == [
+        "entry 3 is not the one that was written: checkpoint 3 knows another entry 3"
+    ]
+
+
+def test_an_entry_behind_the_end_shows() -> None:
+    found = prove(FIVE, head=FIVE[3].hash, count=4, marks=KNOWN)
+    assert [one.what for one in found] == ["entry 5 was added behind the end: the case counts 4 entries"]
+
+
+def test_two_entries_that_changed_places_are_named() -> None:
+    swapped = [FIVE[0], replace(FIVE[2], n=2), replace(FIVE[1], n=3), *FIVE[3:]]
+    assert said(swapped)[0] == (
+        "what was written as entry 3 stands in place 2, and entry 2 was moved to place 3: the order was changed"
+    )
+
+
+def test_an_entry_that_was_taken_out_with_the_others_moved_up_is_named() -> None:
+    moved = [FIVE[0], *(replace(entry, n=entry.n - 1) for entry in FIVE[2:])]
+    assert said(moved)[0] == "entry 2 is missing: what was written as entry 3 stands in place 2"

@@ -381,6 +381,30 @@ ERRORS = {
         ('kinds: ["*"]', "kinds: [smoke]"),
         [(45, 1, "plans", 'no plan has the kind "*"', "fallback only")],
     ),
+    "an emergency that would wait": (
+        ("    privacy: {guardian: full}\n", "    delay: 10 min\n"),
+        [(49, 5, "plans[0].delay", "would let sos, fall wait", "only technical kinds")],
+    ),
+    "a countdown for more than falls": (
+        ("    privacy: {guardian: full}\n", "    countdown: 20 s\n"),
+        [(49, 5, "plans[0].countdown", "is only for falls", "of its own")],
+    ),
+    "calls faster than anybody answers": (
+        ("    roles: [guardian, hotline]\n", "    roles: [{role: guardian, again: 1 s}, hotline]\n"),
+        [(48, 30, "plans[0].roles[0].again", "is shorter than 5 s", "at least 5 s")],
+    ),
+    "a template nobody can fill": (
+        ("    privacy: {guardian: full}\n", '    template: {zh: "{adress}"}\n'),
+        [(49, 16, "plans[0].template.zh", "has a placeholder that nobody fills", "")],
+    ),
+    "no such duration": (
+        ("    roles: [guardian, hotline]\n", "    roles: [{role: guardian, within: soon}, hotline]\n"),
+        [(48, 30, "plans[0].roles[0].within", "is not a duration", "10 min")],
+    ),
+    "hours that never are": (
+        ("    privacy: {guardian: full}\n", "    when: {between: 22-7}\n"),
+        [(49, 12, "plans[0].when.between", "is not a time of day", "22:00-07:00")],
+    ),
 }
 
 

@@ -28,6 +28,7 @@ CREATE TABLE run (
     version    integer NOT NULL,
     started_at timestamptz NOT NULL,
     ended_at   timestamptz,
+    after_closure boolean NOT NULL DEFAULT false,    -- as for a complaint: the closure of the case ends none of it
     UNIQUE (case_id, procedure),
     FOREIGN KEY (procedure, version) REFERENCES procedure
 );

@@ -1,0 +1,89 @@
+"""What waits to be stored: emergencies before everything else, and of one terminal one at a time, in its order.
+
+Pure bookkeeping without a task of its own. Whoever stores asks for `next` whenever something came or something is done.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+__all__ = ["Batch", "Waiting"]
+
+T = TypeVar("T")
+
+Line = tuple[str, bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch(Generic[T]):
+    """What is stored together. ``began_s`` is a time of the caller's monotonic clock."""
+
+    items: Sequence[T]
+    urgent: bool
+    began_s: float
+    lines: Sequence[Line] = field(repr=False)
+
+
+class Waiting(Generic[T]):
+    """Hands out batches, at most two at a time, one of them at most of what can wait.
+
+    So an emergency finds a place at once however much else is there, and a database on the same machine is not asked
+    for more than it can do at a time. A batch that takes longer than `long_s` (somebody holds the row of a case) no
+    longer counts: it must hold up nothing else. `most` batches are under way in any case.
+    """
+
+    def __init__(self, *, most: int, largest: int = 64, largest_other: int = 32, long_s: float = 0.25) -> None:
+        """Hand out up to `largest` emergencies in a batch, or `largest_other` of anything else."""
+        self._most = most
+        self._largest = {True: largest, False: largest_other}
+        self._long_s = long_s
+        self._lines: dict[Line, deque[T]] = {}
+        self._ready: dict[bool, deque[Line]] = {True: deque(), False: deque()}
+        self._under_way: list[Batch[T]] = []
+
+    def put(self, item: T, *, source: str, urgent: bool) -> None:
+        """Let `item` wait behind what the same source sent before; what is urgent waits for nothing that is not."""
+        line = (source, urgent)
+        if line in self._lines:
+            self._lines[line].append(item)
+        else:
+            self._lines[line] = deque((item,))
+            self._ready[urgent].append(line)
+
+    def next(self, *, now_s: float) -> Batch[T] | None:
+        """Return what is to be stored now, or None while nothing waits or enough is under way."""
+        fresh = [batch for batch in self._under_way if now_s - batch.began_s < self._long_s]
+        if len(fresh) >= _AT_ONCE or len(self._under_way) >= self._most:
+            return None
+        if self._ready[True]:
+            return self._take(urgent=True, now_s=now_s)
+        if self._ready[False] and all(batch.urgent for batch in fresh):
+            return self._take(urgent=False, now_s=now_s)
+        return None
+
+    def _take(self, *, urgent: bool, now_s: float) -> Batch[T]:
+        ready = self._ready[urgent]
+        lines = [ready.popleft() for _ in range(min(len(ready), self._largest[urgent]))]
+        batch = Batch([self._lines[line].popleft() for line in lines], urgent, now_s, lines)
+        self._under_way.append(batch)
+        return batch
+
+    def done(self, batch: Batch[T]) -> None:
+        """Let what waits behind `batch` go on."""
+        self._under_way.remove(batch)
+        for line in batch.lines:
+            if self._lines[line]:
+                self._ready[line[1]].append(line)
+            else:
+                del self._lines[line]
+
+    @property
+    def held_up_until_s(self) -> float | None:
+        """When the oldest batch under way will no longer count, or None while nothing waits for that."""
+        if not (self._ready[True] or self._ready[False]) or not self._under_way:
+            return None
+        return min(batch.began_s for batch in self._under_way) + self._long_s
+
+
+_AT_ONCE = 2

@@ -1,0 +1,1 @@
+"""What keeps the proof of what happened by the clock."""
