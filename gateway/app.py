@@ -125,6 +125,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             worker=lambda: dispatcher.worker,
             is_working_day=workdays.is_working_day,
             rng=rng,
+            busy=lambda: dispatcher.busy,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(dispatcher.run(), name="notify")
