@@ -127,6 +127,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             worker=lambda: dispatcher.worker,
             is_working_day=workdays.is_working_day,
             rng=rng,
+            busy=lambda: dispatcher.busy,
         )
         keeper = Keeper(
             proof_pool, Directory(keyring), file=settings.checkpoint_file, every_s=settings.checkpoint_every_s

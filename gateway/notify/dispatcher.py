@@ -40,7 +40,7 @@ _CHANNEL_LIMIT_S = 65.0
 _UNRECORDED = TryAgain("the outcome could not be recorded")
 _AFTERWARDS = frozenset({"closed", "withdrawn"})
 
-_STARTED_AT_ONCE = 16
+_STARTED_AT_ONCE = 8
 _OTHERS_STARTED_AT_ONCE = 4
 """Sends begun in one pass of the event loop: however many wait, a press is read and stored within a few passes."""
 
@@ -95,7 +95,7 @@ class Dispatcher:
         """Send notices that the caller has committed in this worker's name. Returns at once."""
         if self._tasks is None:
             return
-        now_s = time.monotonic()
+        cases: set[UUID] = set()
         for notice in notices:
             if _attempt(notice) in self._holding:
                 continue
@@ -104,7 +104,8 @@ class Dispatcher:
                 # A call for help that is on its way must not arrive after the word that it is over.
                 self._after.setdefault(notice.leg_id, deque()).append(notice)
             else:
-                self._enter(notice, now_s)
+                self._enter(notice, first=notice.case.id not in cases)
+                cases.add(notice.case.id)
         self._go_on()
 
     @property
@@ -147,9 +148,9 @@ class Dispatcher:
                 async for _ in session.notifies(timeout=_POLL_S, stop_after=1):
                     pass
 
-    def _enter(self, notice: DueNotice, now_s: float) -> None:
+    def _enter(self, notice: DueNotice, *, first: bool) -> None:
         self._on_leg[notice.leg_id] += 1
-        self._lanes.put(notice, now_s=now_s)
+        self._lanes.put(notice, first=first, now_s=time.monotonic())
 
     def _leave(self, notice: DueNotice) -> None:
         """One notice less of a leg; behind the last one comes the word that it is over."""
@@ -158,7 +159,7 @@ class Dispatcher:
             del self._on_leg[notice.leg_id]
             after = self._after.pop(notice.leg_id, None)
             for one in after or ():
-                self._enter(one, time.monotonic())
+                self._enter(one, first=False)
 
     def _go_on(self) -> None:
         if not self._pumping and self._lanes.ready:

@@ -34,6 +34,8 @@ _LOOK_EVERY_S = 0.25
 _BATCH = 100
 _FAULTY_FOR = timedelta(seconds=30)
 _TELL_AGAIN_AFTER = (timedelta(seconds=5), timedelta(seconds=20))
+_GIVES_WAY = timedelta(seconds=2)
+"""How long a case waits while there is much to be sent."""
 _AGAIN_AFTER = timedelta(seconds=5)
 """A command is sent with QoS 0, and again until it is answered or too old; terminals carry it out once."""
 
@@ -51,8 +53,9 @@ class Runner:
         worker: Callable[[], int | None],
         is_working_day: Callable[[date], bool],
         rng: Random,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`submit` sends notices committed in the name of `worker()`."""
+        """`submit` sends notices committed in the name of `worker()`; `busy` says that it has much to send."""
         self._pool = pool
         self._directory = directory
         self._link = link
@@ -60,6 +63,7 @@ class Runner:
         self._worker = worker
         self._is_working_day = is_working_day
         self._rng = rng
+        self._busy = busy
 
     async def run(self) -> None:
         """Look, act, wait. A lost database is for whoever supervises this."""
@@ -85,7 +89,8 @@ class Runner:
     async def advance_due(self) -> bool:
         """Advance the cases that are due; True when there may be more."""
         async with self._pool.connection() as conn:
-            due = await procedures.due_cases(conn, limit=_BATCH)
+            overdue = _GIVES_WAY if self._busy() else timedelta(0)
+            due = await procedures.due_cases(conn, limit=_BATCH, overdue=overdue)
         for case_id in due:
             try:
                 notices = await advance_case(

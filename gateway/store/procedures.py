@@ -213,10 +213,10 @@ async def step_by_id(conn: Connection, step: UUID) -> tuple[UUID, UUID, str] | N
 # When a case wants to be looked at
 
 
-async def due_cases(conn: Connection, *, limit: int) -> list[UUID]:
-    """Return the cases for which something may happen now, the longest overdue first."""
+async def due_cases(conn: Connection, *, limit: int, overdue: timedelta = timedelta(0)) -> list[UUID]:
+    """Return the cases for which something may happen now, the longest overdue first; those due for `overdue`."""
     cursor = await conn.execute(
-        "SELECT id FROM cases WHERE wake_at <= (SELECT onekey_now()) ORDER BY wake_at LIMIT %s", (limit,)
+        "SELECT id FROM cases WHERE wake_at <= (SELECT onekey_now() - %s) ORDER BY wake_at LIMIT %s", (overdue, limit)
     )
     return [row[0] for row in await cursor.fetchall()]
 
