@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from firmware_sim import bench_history as histories
 from firmware_sim import bench_parties as parties
 from firmware_sim import bench_storm as storms
 from firmware_sim.figures import BARS, QUANTILES, Judged, Phase, Report, quantile
 from firmware_sim.sites import NANJING, ROLE_WORDS
 
-__all__ = ["plot_parties", "plot_press", "show_parties", "show_press", "show_storm"]
+__all__ = ["plot_parties", "plot_press", "show_history", "show_parties", "show_press", "show_storm"]
 
 _FAILURES_SHOWN = 40
 _QUANTILES = ("p50", "p95", "p99", "max")
@@ -105,6 +106,24 @@ def show_storm(report: storms.Report, console: Console) -> None:
     console.print(f"Share of one core that our own processes took, each a process of its own: {busy}.")
     bar = f"≥ {storms.BAR_PER_S:.0f} deliveries/s, none lost, none twice under another id"
     _show_verdict(report, bar, console)
+
+
+def show_history(report: histories.Report, console: Console) -> None:
+    """Print figures and verdict."""
+    _show_machine(report, console)
+    series = report.series()
+    options = report.options
+    console.print(f"\n{report.closed:,} closed cases in the full history, {report.bytes / 1e9:.1f} GB of database")
+    for key, name in (("received", "«received»: the case is committed"), ("last", "the last of six parties")):
+        before, after = series["empty"][key], series["full"][key]
+        title = f"\n{options.presses} presses of each gateway, in turn, at {options.rate_per_s:g}/s"
+        table = _table(title if key == "received" else "", f"from publication to {name}, ms", *_QUANTILES)
+        table.add_row("no history", *_figures(before))
+        table.add_row("history full", *_figures(after), end_section=True)
+        if before and after:
+            table.add_row("ratio", *(f"{quantile(after, q) / quantile(before, q):.2f}" for q in QUANTILES))
+        console.print(table)
+    _show_verdict(report, f"median until the case is committed ≤ {histories.RATIO:g} × that with none closed", console)
 
 
 def _show_machine(report: Judged, console: Console) -> None:
