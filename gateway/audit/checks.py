@@ -120,7 +120,7 @@ LEGS = f"""
         LEFT JOIN asked a ON a.site_id = c.site_id AND a.together = c.together AND a.role = l.role
             AND l.origin = 'plan' AND c.state <> 'closed' AND (c.class = 'emergency' OR c.drill_id IS NOT NULL)
         WHERE l.state IN ('pending', 'delivered') AND l.party_id IS NOT NULL
-    ), amiss AS MATERIALIZED (
+    ), amiss AS (
         SELECT *, case_state <> 'closed' AND state = 'pending' AND NOT EXISTS (
                       SELECT FROM notice n WHERE n.leg_id = l.id
                       AND (n.state = 'due' OR n.state = 'sent' AND n.ended_at >= l.armed_at)) AS silent,
@@ -208,6 +208,7 @@ RUN_MISSING = f"""
                               AND procedure IS NOT NULL)
         ) v
         WHERE c.state <> 'closed' AND c.opened_at < %(late)s
+          AND (NOT c.test OR c.drill_id IS NOT NULL)  -- a mere test begins none
     )
     SELECT CASE m.procedure WHEN '' THEN 'no_procedure' ELSE 'run_missing' END, m.id, m.site_id, m.district,
            m.procedure, jsonb_build_object('since', m.opened_at, 'procedure', m.procedure)
@@ -270,7 +271,7 @@ CHECKS = {
 SHORT = f"""
     WITH {_WATCHED}
     SELECT r.id, r.procedure, r.version,
-           concat_ws(chr(30), 'started', CASE WHEN c.closed_at > r.started_at THEN 'closed' END,
+           concat_ws(chr(30), 'started', CASE WHEN c.state = 'closed' AND NOT r.after_closure THEN 'closed' END,
                CASE WHEN c.owned_at IS NOT NULL THEN 'owned' END, CASE WHEN c.safe_at IS NOT NULL THEN 'safe' END,
                CASE WHEN c.urgency > 1 THEN 'pressed_again' END,
                (SELECT string_agg(fact || ' ' || role, chr(30) ORDER BY fact, role) FROM fact WHERE case_id = c.id)),
@@ -283,7 +284,7 @@ SHORT = f"""
 
 RUNS = """
     SELECT r.id, r.case_id, c.site_id, c.district, r.procedure, r.version, r.started_at,
-           CASE WHEN c.closed_at > r.started_at THEN c.closed_at END, c.owned_at, c.safe_at,
+           CASE WHEN NOT r.after_closure THEN c.closed_at END, c.owned_at, c.safe_at,
            CASE WHEN c.urgency > 1 THEN (SELECT max(stored_at) FROM alarm a WHERE a.case_id = c.id) END, f.facts, f.at
     FROM run r JOIN cases c ON c.id = r.case_id
     CROSS JOIN LATERAL (SELECT array_agg(fact || ' ' || role ORDER BY at, fact) AS facts,

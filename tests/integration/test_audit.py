@@ -17,7 +17,7 @@ from gateway.domain.outbox import Sent, TryAgain
 from gateway.keyring import Keyring
 from gateway.service.case_commands import acknowledge_case, mark_safe
 from gateway.store.directory import Directory
-from tests.integration import test_calling_on, test_procedures
+from tests.integration import test_calling_on, test_drills, test_procedures
 from tests.integration.desk import START, Desk, desk_in
 from tests.integration.watching import Watch, watching
 
@@ -29,6 +29,7 @@ CITIES: dict[tuple[ModuleType, str], dict[str, Any]] = {
     (test_procedures, "beijing_without"): {"city": "beijing"},
     (test_calling_on, "nanjing"): {"city": "nanjing"},
     (test_calling_on, "beijing"): {"city": "beijing"},
+    (test_drills, "nanjing"): {"city": "nanjing"},
 }
 """The cities of those tests, as their fixtures set them up."""
 
@@ -36,7 +37,7 @@ CITIES: dict[tuple[ModuleType, str], dict[str, Any]] = {
 def stories() -> list[Any]:
     """Every story that other tests tell of one city: each is a healthy life, however it goes."""
     found = []
-    for module in (test_procedures, test_calling_on):
+    for module in (test_procedures, test_calling_on, test_drills):
         for name, story in inspect.getmembers(module, inspect.iscoroutinefunction):
             asked = list(inspect.signature(story).parameters)
             if name.startswith("test_") and len(asked) == 1 and (city := CITIES.get((module, asked[0]))) is not None:
@@ -51,7 +52,7 @@ async def test_a_healthy_life_has_nothing_to_find_at_any_moment(
     async with desk_in(database, directory, keyring, **city) as desk, watching(desk, database, keyring) as watch:
         watch.after_every_act()
         await story(desk)
-        await watch.clean()
+        await desk.act()
 
 
 # Sabotage: each kind of finding, by what would bring it about
@@ -388,17 +389,23 @@ async def test_a_journal_that_does_not_fit_its_case(nanjing: Watch, statement: s
     await nanjing.raises("journal_broken", "journal")
 
 
-async def test_a_test_that_wakes_120(nanjing: Watch) -> None:
-    await nanjing.sabotage(
+async def a_test_press(watch: Watch) -> UUID:
+    """A test press inside a window."""
+    await watch.sabotage(
         "INSERT INTO test_window (terminal_uid, opens_at, closes_at, reason, opened_by) "
         "SELECT uid, %s, %s, 'commissioning', 'installer' FROM terminal WHERE public_id = %s",
-        nanjing.desk.now - timedelta(minutes=1),
-        nanjing.desk.now + timedelta(minutes=30),
+        watch.desk.now - timedelta(minutes=1),
+        watch.desk.now + timedelta(minutes=30),
         NANJING,
     )
-    case = await nanjing.desk.press(NANJING, test=True)
-    await nanjing.desk.at(30)
-    await nanjing.clean()
+    case = await watch.desk.press(NANJING, test=True)
+    await watch.desk.at(30)
+    await watch.clean()
+    return case
+
+
+async def test_a_test_that_wakes_120(nanjing: Watch) -> None:
+    case = await a_test_press(nanjing)
     await nanjing.sabotage(
         "INSERT INTO notice (id, leg_id, case_id, party_id, number, reason, state) "
         "SELECT 'msg_x', id, case_id, party_id, 1, 'alarm', 'sent' FROM leg WHERE role = 'ambulance_120'"
@@ -410,6 +417,15 @@ async def test_a_test_that_wakes_120(nanjing: Watch) -> None:
     )
     finding = await nanjing.raises("test_woke_rescue", "ambulance_120", "测试警情")
     assert finding.case_id == case
+
+
+async def test_a_drill_that_tells_who_does_not_take_part(nanjing: Watch) -> None:
+    case = await a_test_press(nanjing)
+    await nanjing.sabotage("UPDATE cases SET drill_id = id, taking_part = '{hotline-12349}'")
+    finding = await nanjing.raises("drill_told_others", "does not take part", "演练")
+    assert finding.case_id == case
+    told = {one.detail["party"] for one in (await nanjing.round()).open if one.kind == "drill_told_others"}
+    assert told == {"guardian-wang", "service-meiyuan", "community-daying", "district-xuanwu"}
 
 
 async def test_the_terminal_hears_of_progress_after_the_closure(nanjing: Watch) -> None:
