@@ -86,6 +86,17 @@ class _Pieces:
         return getattr(self._sock, name)
 
 
+def _end_if_cancelled() -> None:
+    """End the task if it was to end while something else came at the same moment.
+
+    `asyncio.wait_for` of Python 3.11 forgets a cancellation when its answer is there too, and a goodbye that fails
+    covers one: the link would go on for ever, and with it a process that was told to stop.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class MqttLink:
     """One connection with a session of its own, reconnected for ever with jittered back-off."""
 
@@ -110,10 +121,12 @@ class MqttLink:
                 async with self._connect(take) as client:
                     delay_s = _FIRST_DELAY_S
                     await self._subscribe(client)
+                    _end_if_cancelled()
                     self.connected.set()
                     _log.info("connected to the broker", extra={"client_id": self._client_id})
                     await self._lost(client)
             except (aiomqtt.MqttError, OSError, TimeoutError) as exc:
+                _end_if_cancelled()
                 _log.warning("broker connection lost: %s", exc, extra={"client_id": self._client_id})
             finally:
                 self._client = None
