@@ -92,7 +92,7 @@ class District:
         self.worker = worker
         self.clock_file = clock_file
         self.presses = presses(cases)
-        self.sent = self.pressed = 0
+        self.pressed = 0
         self.meant: list[tuple[datetime, str, Any]] = []
         self.directory = Directory(Keyring(bytes(range(32))))
         self.runner = Runner(
@@ -149,9 +149,10 @@ class District:
         if row[0]:
             leased = await lease_due(self.pool, self.directory, worker=self.worker, holding=(), limit=500)
             tried = []
-            for one in leased:
-                self.sent += 1  # two attempts on a notice never begin at the same microsecond
-                now = self.clock[0] + timedelta(microseconds=self.sent % 1000)
+            # In an order that is the same in every run: who was told first is what the terminal hears.
+            for place, one in enumerate(sorted(leased, key=lambda one: (one.leg_id, one.number, one.channel))):
+                # No two attempts on a message begin in the same microsecond, though they do in the same virtual second.
+                now = self.clock[0] + timedelta(milliseconds=7 * one.channel + one.tries, microseconds=place)
                 tried.append(Tried(notice=one, started_at=now, answered_at=now, outcome=_outcome(one)))
             if tried:
                 await record_attempts(self.pool, self.directory, tried, worker=None, rng=_Calm())
