@@ -85,6 +85,11 @@ class AlarmLane:
         self._timer: asyncio.TimerHandle | None = None
         self._states: asyncio.Queue[StateRow] = asyncio.Queue()
 
+    @property
+    def storing(self) -> bool:
+        """Do alarms wait to be stored?"""
+        return bool(self._waiting)
+
     async def run(self) -> None:
         """Handle alarms until cancelled."""
         async with asyncio.TaskGroup() as tasks:

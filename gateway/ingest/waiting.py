@@ -33,7 +33,7 @@ class Waiting(Generic[T]):
     longer counts: it must hold up nothing else. `most` batches are under way in any case.
     """
 
-    def __init__(self, *, most: int, largest: int = 64, largest_other: int = 32, long_s: float = 0.25) -> None:
+    def __init__(self, *, most: int, largest: int = 128, largest_other: int = 32, long_s: float = 0.25) -> None:
         """Hand out up to `largest` emergencies in a batch, or `largest_other` of anything else."""
         self._most = most
         self._largest = {True: largest, False: largest_other}
@@ -77,6 +77,10 @@ class Waiting(Generic[T]):
                 self._ready[line[1]].append(line)
             else:
                 del self._lines[line]
+
+    def __bool__(self) -> bool:
+        """Does anything urgent wait?"""
+        return bool(self._ready[True])
 
     @property
     def held_up_until_s(self) -> float | None:
