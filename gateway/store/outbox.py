@@ -108,15 +108,20 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str] | Non
     async with conn.cursor(row_factory=class_row(NoticeRow)) as cursor:
         await cursor.execute(
             """
-            WITH dead AS MATERIALIZED (
-                SELECT id FROM worker WHERE id <> %(me)s AND id NOT IN (
+            WITH RECURSIVE owner AS (
+                -- Whoever something is due of, found by leaps through the index on (worker, due_at) of what is due.
+                (SELECT worker AS id FROM notice WHERE state = 'due' AND worker IS NOT NULL ORDER BY worker LIMIT 1)
+                UNION ALL
+                SELECT (SELECT worker FROM notice WHERE state = 'due' AND worker > owner.id ORDER BY worker LIMIT 1)
+                FROM owner WHERE owner.id IS NOT NULL
+            ), dead AS MATERIALIZED (
+                SELECT id FROM owner WHERE id <> %(me)s AND id NOT IN (
                     SELECT w.id FROM worker w JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted
                         AND l.classid = %(lock)s AND l.objid = w.id AND l.objsubid = 2
                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                     WHERE w.seen_at > clock_timestamp() - %(lease)s
                 )
             ), candidate AS (
-                -- Each part finds its rows by the index on (worker, due_at) of what is due.
                 (SELECT id, worker FROM notice WHERE state = 'due' AND due_at <= onekey_now() AND worker IS NULL
                  ORDER BY due_at LIMIT %(limit)s)
                 UNION ALL

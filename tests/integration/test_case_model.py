@@ -605,7 +605,7 @@ class CaseMachine(RuleBasedStateMachine):
         case, target, leg = next(one for one in self.legs() if self.leg_id(one[0], one[1]) == notice.leg_id)
         message = leg.messages[notice.number]
         if case.state == "closed" and notice.reason != "closed":
-            assert not self.gateway.run(still_due(self.gateway.pool, notice, worker=self.gateway.worker))
+            assert not self.gateway.run(still_due(self.gateway.pool, [notice.id], worker=self.gateway.worker))
         if not again:
             del self.held[notice.id]
         before = self.handed_over()
