@@ -1,8 +1,8 @@
 """Every key at once: alarms from many terminals, published as fast as this process can write.
 
-It is told `Orders`, connects and says how many are online. Then it is told the payloads, one for each terminal, and
-publishes them; after that it answers "progress" and "report". Nobody repeats an alarm, as a terminal would after two
-seconds: a repeat would hide a loss.
+It is told `Orders`, connects and says how many are online. Then it is told, once or several times, which terminals
+publish what, a list of pairs of number and payload, and they do; it also answers "progress" and "report". Nobody
+repeats an alarm, as a terminal would after two seconds: a repeat would hide a loss.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from protocols.okc import Down, Up, down_topic, up_topic
 __all__ = ["Fired", "Orders", "Seen"]
 
 _PUBLISH, _SUBACK = 0x30, 0x90
+_FIRED_AT_ONCE = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +85,15 @@ class _Armed(Connection):
             self.published_ns = now_ns
 
 
-def _fire(armed: Sequence[_Armed], payloads: Sequence[str]) -> None:
+async def _fire(armed: Sequence[_Armed], fired: Sequence[tuple[int, str]]) -> None:
     packets = [
-        publish_packet(up_topic(terminal.terminal, Up.ALARM).encode(), 2, payload.encode())
-        for terminal, payload in zip(armed, payloads, strict=True)
+        (armed[number], publish_packet(up_topic(armed[number].terminal, Up.ALARM).encode(), 2, payload.encode()))
+        for number, payload in fired
     ]
-    for terminal, packet in zip(armed, packets, strict=True):
-        terminal.fire(packet)
+    for begin in range(0, len(packets), _FIRED_AT_ONCE):
+        for terminal, packet in packets[begin : begin + _FIRED_AT_ONCE]:
+            terminal.fire(packet)
+        await asyncio.sleep(0)  # whatever else is to be fired need not wait for the whole of a long list
 
 
 def _report(armed: Sequence[_Armed]) -> None:
@@ -117,8 +120,8 @@ async def _run() -> None:
         say(progress.online)
         async for line in told:
             match json.loads(line):
-                case list() as payloads:
-                    _fire(armed, payloads)
+                case list() as fired:
+                    tasks.create_task(_fire(armed, fired), name="fire")
                 case "progress":
                     received = sum(terminal.received_ns is not None for terminal in armed)
                     say(asdict(Seen(received=received, cpu_s=process_time())))

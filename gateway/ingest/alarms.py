@@ -87,7 +87,7 @@ class AlarmLane:
 
     @property
     def storing(self) -> bool:
-        """Do alarms wait to be stored?"""
+        """Are emergencies being stored?"""
         return bool(self._waiting)
 
     async def run(self) -> None:

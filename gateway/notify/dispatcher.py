@@ -176,10 +176,11 @@ class Dispatcher:
         """Begin what may be sent now, a little in each pass of the loop."""
         assert self._tasks is not None
         self._pumping = False
+        storing = self._storing()
         ready = self._lanes.start(
             now_s=time.monotonic(),
-            most=_STARTED_WHILE_STORING if self._storing() else _STARTED_AT_ONCE,
-            most_other=_OTHERS_STARTED_AT_ONCE,
+            most=_STARTED_WHILE_STORING if storing else _STARTED_AT_ONCE,
+            most_other=1 if storing else _OTHERS_STARTED_AT_ONCE,
             ask=self._ask,
         )
         for lane, notice in ready:
