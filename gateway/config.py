@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     broker_ack_wait_s: Annotated[
         float,
         Field(ge=0.2, le=60, description="After how long the embedded broker sends an unacknowledged message again."),
-    ] = 1.0
+    ] = 10.0
     auth_url: Annotated[
         SecretStr | None,
         Field(description="NATS address at which this gateway answers who may connect (auth callout)."),

@@ -230,7 +230,8 @@ async def run(options: Options, console: Console) -> Report:
         watch = Watch(terminals, parties, received=len(presses), notices=len(presses) * len(NANJING), pid=info.pid)
         with console.status("All keys at once …") as status:
             await watch.begin()
-            await terminals.tell([(number, press.payload) for number, press in enumerate(presses)])
+            payloads = [(number, press.payload) for number, press in enumerate(presses)]
+            await terminals.tell(asdict(volley.Fire(payloads=payloads)))
             await watch.until_still(status.update)
         with console.status("Checking every webhook …"):
             await collect(terminals, presses)

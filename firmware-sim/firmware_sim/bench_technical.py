@@ -1,8 +1,8 @@
 """``onekey bench storm --technical``: a fall in the middle of thousands of broken terminals.
 
-A district loses its mains, and every terminal says so at once. Whoever falls then must be heard as soon as on a quiet
-day: emergencies overtake what can wait, when they are stored and when they are sent. Falls are pressed one after the
-other, first on the idle system and then, by other terminals, while the technical alarms are being worked off.
+A district loses its mains, and every terminal says so within seconds. Whoever falls then must be heard as soon as on a
+quiet day: emergencies overtake what can wait, when they are stored and when they are sent. Falls are pressed one after
+the other, first on the idle system and then, by other terminals, while the technical alarms come in and are worked off.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from firmware_sim.responders import Responders
 from firmware_sim.sites import NANJING, TECHNICAL, made_up
 from firmware_sim.stack import StackError
 
-__all__ = ["SLACK_MS", "Options", "Report", "judge", "run"]
+__all__ = ["SLACK_MS", "TECHNICAL_PER_S", "Options", "Report", "judge", "run"]
 
 SLACK_MS = 100.0
 """How much later than on the idle system the last party may hear of a fall, at the 95th percentile."""
 
 _KINDS = ("power_lost", "low_battery")
-_IDLE_PAUSE_S = 0.25
-_PAUSE_S = 0.15
-_FIRST_FALL_AFTER_S = 0.1
+_PAUSE_S = 0.25
+TECHNICAL_PER_S = 2000.0
+"""How fast terminals find that their power is gone: faster than a gateway can open cases for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +137,8 @@ async def run(options: Options, console: Console) -> Report:
         watch = Watch(terminals, parties, received=len(presses), notices=notices, pid=info.pid)
         with console.status("Falls on the idle system …"):
             for number in range(WARM_UP + options.falls):
-                await terminals.tell([(number, presses[number].payload)])
-                await asyncio.sleep(_IDLE_PAUSE_S)
+                await terminals.tell(asdict(volley.Fire(payloads=[(number, presses[number].payload)])))
+                await asyncio.sleep(_PAUSE_S)
         await watch.begin()
         with console.status(f"{options.technical} technical alarms, and falls in their midst …") as status:
             waiting = await _midst(terminals, parties, presses, options)
@@ -168,11 +168,12 @@ async def _midst(terminals: Child, parties: Child, presses: Sequence[Press], opt
     falls = WARM_UP + 2 * options.falls
     before = WARM_UP + options.falls
     told_before = before * len(NANJING)
-    await terminals.tell([(number, presses[number].payload) for number in range(falls, len(presses))])
-    await asyncio.sleep(_FIRST_FALL_AFTER_S)
+    payloads = [(number, presses[number].payload) for number in range(falls, len(presses))]
+    await terminals.tell(asdict(volley.Fire(payloads=payloads, over_s=options.technical / TECHNICAL_PER_S)))
+    await asyncio.sleep(_PAUSE_S)
     waiting = []
     for count, number in enumerate(range(before, falls)):
-        await terminals.tell([(number, presses[number].payload)])
+        await terminals.tell(asdict(volley.Fire(payloads=[(number, presses[number].payload)])))
         received = volley.Seen(**await terminals.ask("progress")).received - before - count
         sent = receivers.Seen(**await parties.ask("progress")).notices - told_before - count * len(NANJING)
         waiting.append((options.technical - max(0, received), options.technical * len(TECHNICAL) - max(0, sent)))

@@ -1,8 +1,8 @@
 """Every key at once: alarms from many terminals, published as fast as this process can write.
 
-It is told `Orders`, connects and says how many are online. Then it is told, once or several times, which terminals
-publish what, a list of pairs of number and payload, and they do; it also answers "progress" and "report". Nobody
-repeats an alarm, as a terminal would after two seconds: a repeat would hide a loss.
+It is told `Orders`, connects and says how many are online. Then it is told, once or several times, `Fire`; it also
+answers "progress" and "report". Nobody repeats an alarm, as a terminal would after two seconds: a repeat would hide a
+loss.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from time import monotonic_ns, process_time
+from time import monotonic, monotonic_ns, process_time
 
 import uvloop
 
@@ -18,10 +18,11 @@ from firmware_sim.children import hearing, say
 from firmware_sim.load import PUBACK, Connection, Progress, connected, keep_alive, publish_packet, subscribe_packet
 from protocols.okc import Down, Up, down_topic, up_topic
 
-__all__ = ["Fired", "Orders", "Seen"]
+__all__ = ["Fire", "Fired", "Orders", "Seen"]
 
 _PUBLISH, _SUBACK = 0x30, 0x90
 _FIRED_AT_ONCE = 250
+_TICK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,14 @@ class Orders:
 
     mqtt: str
     terminals: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fire:
+    """Who publishes what: pairs of a terminal's number and a payload. ``over_s``: in so many seconds, 0 at once."""
+
+    payloads: list[tuple[int, str]]
+    over_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +94,19 @@ class _Armed(Connection):
             self.published_ns = now_ns
 
 
-async def _fire(armed: Sequence[_Armed], fired: Sequence[tuple[int, str]]) -> None:
+async def _fire(armed: Sequence[_Armed], fire: Fire) -> None:
     packets = [
         (armed[number], publish_packet(up_topic(armed[number].terminal, Up.ALARM).encode(), 2, payload.encode()))
-        for number, payload in fired
+        for number, payload in fire.payloads
     ]
-    for begin in range(0, len(packets), _FIRED_AT_ONCE):
-        for terminal, packet in packets[begin : begin + _FIRED_AT_ONCE]:
+    began_s, fired = monotonic(), 0
+    while fired < len(packets):
+        due = len(packets) if not fire.over_s else int((monotonic() - began_s) / fire.over_s * len(packets)) + 1
+        for terminal, packet in packets[fired : min(due, fired + _FIRED_AT_ONCE)]:
             terminal.fire(packet)
-        await asyncio.sleep(0)  # whatever else is to be fired need not wait for the whole of a long list
+            fired += 1
+        # Whatever else is to be fired need not wait for the whole of a long list.
+        await asyncio.sleep(0 if fired < due else _TICK_S)
 
 
 def _report(armed: Sequence[_Armed]) -> None:
@@ -120,8 +133,8 @@ async def _run() -> None:
         say(progress.online)
         async for line in told:
             match json.loads(line):
-                case list() as fired:
-                    tasks.create_task(_fire(armed, fired), name="fire")
+                case dict() as fire:
+                    tasks.create_task(_fire(armed, Fire(**fire)), name="fire")
                 case "progress":
                     received = sum(terminal.received_ns is not None for terminal in armed)
                     say(asdict(Seen(received=received, cpu_s=process_time())))

@@ -103,7 +103,7 @@ class Nats:
         bind: str = "127.0.0.1",
         mqtt_port: int = 0,
         sync_interval: str = "1s",
-        ack_wait_s: float = 1.0,
+        ack_wait_s: float = 10.0,
         patience_s: float = 30,
     ) -> None:
         """Keep everything in `directory`. MQTT listens on `bind`; port 0 takes a free one and stays with it.
