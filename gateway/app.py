@@ -97,6 +97,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
                 "auth": responder is None or responder.ready.is_set(),
                 "sending": dispatcher.under_way,
             },
+            storing=lambda: alarms.storing,
             observe=observe,
         )
         alarms = AlarmLane(

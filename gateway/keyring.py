@@ -197,4 +197,4 @@ class Keyring:
         return leg if hmac.compare_digest(raw[16:], self._link_mac(leg)) else None
 
     def _link_mac(self, leg: UUID) -> bytes:
-        return hmac.new(self._links, leg.bytes, hashlib.sha256).digest()[:16]
+        return hmac.digest(self._links, leg.bytes, "sha256")[:16]

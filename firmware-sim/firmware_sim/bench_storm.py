@@ -7,7 +7,7 @@ while the clock runs. Signatures and contents are checked afterwards, all of the
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from random import Random
 from time import monotonic, monotonic_ns
@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from firmware_sim import receivers, volley
+from firmware_sim import processes, receivers, volley
 from firmware_sim.bench import installed, machine
 from firmware_sim.children import Child, child
 from firmware_sim.figures import Judged, Sample, evaluate, summary
@@ -26,10 +26,27 @@ from firmware_sim.stack import StackError
 from firmware_sim.terminal import Pressed, Publish, Received, Terminal
 from protocols.okc import Down, down_topic
 
-__all__ = ["BAR_PER_S", "Options", "Report", "Storm", "judge", "measure", "run"]
+__all__ = [
+    "BAR_PER_S",
+    "FIRST_WITHIN_MS",
+    "Options",
+    "Press",
+    "Report",
+    "Storm",
+    "Watch",
+    "collect",
+    "judge",
+    "measure",
+    "read",
+    "run",
+    "told_under_two_ids",
+]
 
 BAR_PER_S = 3000.0
 """Deliveries a second from the first publication to the last delivery (design, section 5)."""
+
+FIRST_WITHIN_MS = 3000.0
+"""When of every press at least one party has been told, since the first publication."""
 
 # A gateway that lost its broker needs up to its keep-alive to see it: what comes then is late, not lost.
 _STALLED_S = 60.0
@@ -53,18 +70,22 @@ class Storm:
         published_ms: The last publication.
         confirmed_ms: The last PUBACK: the broker has every alarm.
         received_ms: The last ``received`` at a terminal: every alarm is committed.
+        first_ms: The last press of which the first of its parties was told.
         told_ms: The last party told of the last press.
         deliveries: Different parties told of different presses, whether or not the terminal heard ``received``.
         duplicates: Requests that repeated an id, which parties throw away.
+        curves: When each alarm was committed, each press had its first party told, and each delivery was made.
     """
 
     samples: tuple[Sample, ...]
     published_ms: float | None
     confirmed_ms: float | None
     received_ms: float | None
+    first_ms: float | None
     told_ms: float | None
     deliveries: int
     duplicates: int
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
 
     @property
     def per_s(self) -> float:
@@ -74,11 +95,17 @@ class Storm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(Judged):
-    """The whole run. ``busy`` is the share of one core that our own processes took while the clock ran."""
+    """The whole run. ``busy`` is the share of one core that each process took while the clock ran, ours and theirs."""
 
     options: Options
     storm: Storm
     busy: Mapping[str, float]
+    took_s: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """Processor time of everything together for one delivery, in milliseconds."""
+        return sum(self.busy.values()) * self.took_s / max(1, self.storm.deliveries) * 1000
 
     def series(self) -> dict[str, list[float]]:
         """Return the figures of single presses in milliseconds since their own publication."""
@@ -92,11 +119,14 @@ class Report(Judged):
         """Return the report as plain data, with every single sample and without addresses."""
         storm = asdict(self.storm)
         samples = storm.pop("samples")
+        del storm["curves"]  # they are in the samples
         return self.verdict() | {
             "options": asdict(self.options),
             "bar_per_s": BAR_PER_S,
+            "bar_first_ms": FIRST_WITHIN_MS,
             "per_s": round(self.storm.per_s, 1),
             "busy": dict(self.busy),
+            "cpu_ms_per_delivery": round(self.cpu_ms, 3),
             **storm,
             "ms": {name: summary(values) for name, values in self.series().items()},
             "samples": samples,
@@ -114,19 +144,34 @@ def measure(records: Sequence[PressRecord], arrivals: Sequence[Arrival]) -> Stor
         if terminal in pressed and arrival.problem is None:
             told_ns.setdefault((terminal, arrival.party), arrival.at_ns)
 
-    def since_the_first(times_ns: Iterable[int | None]) -> float | None:
-        known_ns = [at_ns for at_ns in times_ns if at_ns is not None]
-        return (max(known_ns) - min(published_ns)) / 1e6 if known_ns and published_ns else None
+    first_ns: dict[str, int] = {}
+    for (terminal, _), at_ns in told_ns.items():
+        first_ns[terminal] = min(at_ns, first_ns.get(terminal, at_ns))
 
+    def since_the_first(times_ns: Iterable[int | None]) -> list[float]:
+        began_ns = min(published_ns, default=0)
+        return sorted((at_ns - began_ns) / 1e6 for at_ns in times_ns if at_ns is not None and published_ns)
+
+    curves = {
+        "committed": since_the_first(record.received_ns for record in records),
+        "first party told": since_the_first(first_ns.values()),
+        "party told": since_the_first(told_ns.values()),
+    }
     return Storm(
         samples=tuple(evaluate(records, arrivals)),
-        published_ms=since_the_first(published_ns),
-        confirmed_ms=since_the_first(record.confirmed_ns for record in records),
-        received_ms=since_the_first(record.received_ns for record in records),
-        told_ms=since_the_first(told_ns.values()),
+        published_ms=_last(since_the_first(published_ns)),
+        confirmed_ms=_last(since_the_first(record.confirmed_ns for record in records)),
+        received_ms=_last(curves["committed"]),
+        first_ms=_last(curves["first party told"]),
+        told_ms=_last(curves["party told"]),
         deliveries=len(told_ns),
         duplicates=sum(arrival.duplicate for arrival in arrivals),
+        curves=curves,
     )
+
+
+def _last(times_ms: Sequence[float]) -> float | None:
+    return times_ms[-1] if times_ms else None
 
 
 def _alerted_to(arrival: Arrival) -> str | None:
@@ -134,20 +179,29 @@ def _alerted_to(arrival: Arrival) -> str | None:
     return None if notice is None or notice.type != "case.alert" else notice.data.terminal
 
 
-def judge(storm: Storm, arrivals: Sequence[Arrival]) -> tuple[str, ...]:
-    """Return every reason why the run failed."""
-    failures = [problem for sample in storm.samples for problem in sample.problems]
+def told_under_two_ids(arrivals: Sequence[Arrival]) -> list[str]:
+    """Return who was alerted to one press as if to several."""
     ids: dict[tuple[str, str], set[str]] = {}
     for arrival in arrivals:
         if (terminal := _alerted_to(arrival)) is not None:
             ids.setdefault((terminal, arrival.party), set()).add(arrival.id)
-    failures += [
+    return [
         f"{party} was alerted to the one press of {terminal} under {len(several)} ids"
         for (terminal, party), several in ids.items()
         if len(several) > 1
     ]
+
+
+def judge(storm: Storm, arrivals: Sequence[Arrival]) -> tuple[str, ...]:
+    """Return every reason why the run failed."""
+    failures = [problem for sample in storm.samples for problem in sample.problems]
+    failures += told_under_two_ids(arrivals)
     if storm.per_s < BAR_PER_S:
         failures.append(f"{storm.per_s:.0f} deliveries/s, the bar {BAR_PER_S:.0f}/s")
+    if storm.first_ms is not None and storm.first_ms > FIRST_WITHIN_MS:
+        failures.append(
+            f"of the last press nobody was told for {storm.first_ms:.0f} ms, the bar {FIRST_WITHIN_MS:.0f} ms"
+        )
     return tuple(failures)
 
 
@@ -172,15 +226,16 @@ async def run(options: Options, console: Console) -> Report:
             online = await terminals.ask(asdict(orders))
         if online != len(entries):
             raise StackError(f"only {online} of {len(entries)} terminals stayed online")
-        presses = [_Press(entry, Random(f"{options.seed}/{entry.id}")) for entry in entries]
-        watch = _Watch(terminals, parties, presses=len(presses))
+        presses = [Press(entry, Random(f"{options.seed}/{entry.id}")) for entry in entries]
+        watch = Watch(terminals, parties, received=len(presses), notices=len(presses) * len(NANJING), pid=info.pid)
         with console.status("All keys at once …") as status:
             await watch.begin()
-            await terminals.tell([press.payload for press in presses])
+            payloads = [(number, press.payload) for number, press in enumerate(presses)]
+            await terminals.tell(asdict(volley.Fire(payloads=payloads)))
             await watch.until_still(status.update)
         with console.status("Checking every webhook …"):
-            await _collect(terminals, presses)
-            await _read(parties, book)
+            await collect(terminals, presses)
+            await read(parties, book)
     records = [press.record for press in presses]
     storm = measure(records, book.arrivals)
     return Report(
@@ -189,23 +244,24 @@ async def run(options: Options, console: Console) -> Report:
         failures=judge(storm, book.arrivals),
         storm=storm,
         busy=watch.busy(),
+        took_s=watch.took_s,
     )
 
 
-class _Press:
+class Press:
     """One key: the terminal that it belongs to, which also reads the answer."""
 
-    def __init__(self, entry: TerminalEntry, rng: Random) -> None:
+    def __init__(self, entry: TerminalEntry, rng: Random, *, kind: str = "sos") -> None:
         now, now_ns = datetime.now(UTC), monotonic_ns()
         self._terminal = Terminal(entry.member(heartbeat_every=None).config, rng)
         self._terminal.power_on(now)
         self._terminal.connected(now)
-        pressed, publish = self._terminal.press(now)
+        pressed, publish = self._terminal.press(now, (kind,))
         assert isinstance(pressed, Pressed)
         assert isinstance(publish, Publish)
         self.payload = publish.payload.decode()
         self.record = PressRecord(
-            terminal=entry.id, kinds=("sos",), test=False, pressed_at=now, pressed_ns=now_ns, key=pressed.key
+            terminal=entry.id, kinds=(kind,), test=False, pressed_at=now, pressed_ns=now_ns, key=pressed.key
         )
 
     def fired(self, fired: volley.Fired) -> None:
@@ -232,18 +288,21 @@ class _Look:
         return self.terminals.received, self.parties.notices
 
 
-class _Watch:
+class Watch:
     """Looks at both processes until everything came, or nothing comes any more."""
 
-    def __init__(self, terminals: Child, parties: Child, *, presses: int) -> None:
+    def __init__(self, terminals: Child, parties: Child, *, received: int, notices: int, pid: int) -> None:
+        """Everything is so many terminals that heard ``received``, and so many notices; the gateway runs as `pid`."""
         self._terminals = terminals
         self._parties = parties
-        self._presses = presses
+        self._everything = received, notices
+        self._pid = pid
         self._looks: list[_Look] = []
+        self._used: list[tuple[float, dict[str, float]]] = []
 
     async def begin(self) -> None:
         """Note what the processes have used so far."""
-        await self._look()
+        await self._use(await self._look())
 
     async def until_still(self, tell: Callable[[str], None]) -> None:
         """Return when everything came and time enough has passed for it to come twice, or nothing comes any more."""
@@ -253,9 +312,10 @@ class _Watch:
             before, now = self._looks[-1], await self._look()
             if now.came != before.came:
                 moved_s = now.at_s
-            received, notices = now.came
-            tell(f"{received} of {self._presses} presses received, {notices} notices")
-            complete = received >= self._presses and notices >= self._presses * len(NANJING)
+            tell(f"{now.came[0]} of {self._everything[0]} presses received, {now.came[1]} notices")
+            complete = all(came >= wanted for came, wanted in zip(now.came, self._everything, strict=True))
+            if complete and len(self._used) == 1:
+                await self._use(now)
             if now.at_s - moved_s > (_TWICE_WITHIN_S if complete else _STALLED_S):
                 return
 
@@ -265,24 +325,36 @@ class _Watch:
         self._looks.append(_Look(monotonic(), terminals, parties))
         return self._looks[-1]
 
+    async def _use(self, look: _Look) -> None:
+        ours = {"terminals": look.terminals.cpu_s, "parties": look.parties.cpu_s}
+        self._used.append((look.at_s, ours | processes.used_s(self._pid)))
+
+    @property
+    def came(self) -> tuple[int, int]:
+        """Presses received and notices that came, as of the last look."""
+        return self._looks[-1].came
+
+    @property
+    def took_s(self) -> float:
+        """From the beginning until everything had come; 0 when it never did."""
+        return self._used[-1][0] - self._used[0][0]
+
     def busy(self) -> dict[str, float]:
-        """Return the share of one core that each process took from the first look to the last thing that came."""
-        first = self._looks[0]
-        last = next(look for look in self._looks[1:] if look.came == self._looks[-1].came)
-        took_s = last.at_s - first.at_s
-        return {
-            "terminals": round((last.terminals.cpu_s - first.terminals.cpu_s) / took_s, 3),
-            "parties": round((last.parties.cpu_s - first.parties.cpu_s) / took_s, 3),
-        }
+        """Return the share of one core that each process took until everything had come; nothing if it never did."""
+        if len(self._used) < 2:
+            return {}
+        (_, before), (_, after) = self._used
+        return {part: round((used_s - before.get(part, 0.0)) / self.took_s, 3) for part, used_s in after.items()}
 
 
-async def _collect(terminals: Child, presses: Sequence[_Press]) -> None:
+async def collect(terminals: Child, presses: Sequence[Press]) -> None:
+    """Hear from the terminals, in their order, what became of their presses."""
     await terminals.tell("report")
     for press in presses:
         press.fired(volley.Fired(**await terminals.hear()))
 
 
-async def _read(parties: Child, book: Responders) -> None:
+async def read(parties: Child, book: Responders) -> None:
     """Judge every request that the parties kept, as they would have done."""
     for _ in range(await parties.ask("report")):
         kept = receivers.Kept(**await parties.hear())

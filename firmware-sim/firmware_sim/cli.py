@@ -174,19 +174,34 @@ def _bench_parties(
 
 def _bench_storm(
     presses: Annotated[int, typer.Option(min=1, max=10_000, help="Keys that are pressed at once.")] = 2000,
+    technical: Annotated[
+        int | None,
+        typer.Option(min=100, max=15_000, help="Instead: so many technical alarms at once, and falls in their midst."),
+    ] = None,
     json_file: _JsonFile = None,
+    plot_file: _PlotFile = None,
     seed: _Seed = 1,
 ) -> None:
     """Press every key at once and measure until the last of six parties was told of the last press.
 
-    Ends with status 1 when fewer deliveries a second than the bar were made, one was lost, or a party was alerted to
-    one case under two ids.
+    Ends with status 1 when fewer deliveries a second than the bar were made, of the last press nobody was told for too
+    long, one was lost, or a party was alerted to one case under two ids. With --technical: when a fall in the midst of
+    technical alarms is told later than the bar allows, or any of these alarms is lost.
     """
-    from firmware_sim import bench_report, bench_storm
+    from firmware_sim import bench_report, bench_storm, bench_technical
 
     console = Console()
+    if technical is not None:
+        options = bench_technical.Options(technical=technical, seed=seed)
+        midst = _run(bench_technical.run(options, console))
+        bench_report.show_technical(midst, console)
+        if plot_file is not None:
+            bench_report.plot_technical(midst, plot_file)
+        _end_bench(midst.document(), json_file)
     report = _run(bench_storm.run(bench_storm.Options(presses=presses, seed=seed), console))
     bench_report.show_storm(report, console)
+    if plot_file is not None:
+        bench_report.plot_storm(report, plot_file)
     _end_bench(report.document(), json_file)
 
 

@@ -19,10 +19,13 @@ from firmware_sim.fleet import Member
 from firmware_sim.responders import Responder
 from firmware_sim.terminal import TerminalConfig
 
-__all__ = ["NANJING", "ROLE_WORDS", "SiteFile", "TerminalEntry", "example", "made_up"]
+__all__ = ["NANJING", "ROLE_WORDS", "TECHNICAL", "SiteFile", "TerminalEntry", "example", "made_up"]
 
 NANJING = ("guardian", "hotline", "service_center", "community", "district", "ambulance_120")
 """Who is told at the same time in Nanjing (R1)."""
+
+TECHNICAL = ("service_center", "community")
+"""Who hears of a broken terminal in a made-up site that tells them apart."""
 
 ROLE_WORDS = {
     "guardian": "监护人",
@@ -40,6 +43,7 @@ ROLE_WORDS = {
 }
 
 _CENTRE = (32.0603, 118.7969)
+_BROKEN = ("power_lost", "low_battery", "tamper")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +187,11 @@ def made_up(
     roles: tuple[str, ...] = NANJING,
     prefix: str = "sim",
     groups: tuple[str, ...] = ("",),
+    technical: bool = False,
 ) -> SiteFile:
     """Return a site of so many households with one terminal each, told to one party for each role.
+
+    With `technical` only `TECHNICAL` hear of terminals that are broken or lost their power.
 
     Each of the `groups` has parties of its own, whose ids carry its name; households belong to them in turn.
     The same arguments give the same secrets, so a fleet can be run against a site that was applied earlier: such a
@@ -252,6 +259,13 @@ def made_up(
                 {"id": f"{prefix}-{number:05}", "model": "simulated", "secret": rng.randbytes(32).hex()}
                 for number in range(1, households + 1)
             ],
-            "plans": [{"id": f"{prefix}-emergency", "kinds": ["*"], "roles": list(roles)}],
+            "plans": [
+                {"id": f"{prefix}-emergency", "kinds": ["*"], "roles": list(roles)},
+                *(
+                    [{"id": f"{prefix}-technical", "kinds": list(_BROKEN), "roles": list(TECHNICAL)}]
+                    if technical
+                    else []
+                ),
+            ],
         }
     )

@@ -1,8 +1,8 @@
 """Every key at once: alarms from many terminals, published as fast as this process can write.
 
-It is told `Orders`, connects and says how many are online. Then it is told the payloads, one for each terminal, and
-publishes them; after that it answers "progress" and "report". Nobody repeats an alarm, as a terminal would after two
-seconds: a repeat would hide a loss.
+It is told `Orders`, connects and says how many are online. Then it is told, once or several times, `Fire`; it also
+answers "progress" and "report". Nobody repeats an alarm, as a terminal would after two seconds: a repeat would hide a
+loss.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from time import monotonic_ns, process_time
+from time import monotonic, monotonic_ns, process_time
 
 import uvloop
 
@@ -18,9 +18,11 @@ from firmware_sim.children import hearing, say
 from firmware_sim.load import PUBACK, Connection, Progress, connected, keep_alive, publish_packet, subscribe_packet
 from protocols.okc import Down, Up, down_topic, up_topic
 
-__all__ = ["Fired", "Orders", "Seen"]
+__all__ = ["Fire", "Fired", "Orders", "Seen"]
 
 _PUBLISH, _SUBACK = 0x30, 0x90
+_FIRED_AT_ONCE = 250
+_TICK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,14 @@ class Orders:
 
     mqtt: str
     terminals: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fire:
+    """Who publishes what: pairs of a terminal's number and a payload. ``over_s``: in so many seconds, 0 at once."""
+
+    payloads: list[tuple[int, str]]
+    over_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +94,19 @@ class _Armed(Connection):
             self.published_ns = now_ns
 
 
-def _fire(armed: Sequence[_Armed], payloads: Sequence[str]) -> None:
+async def _fire(armed: Sequence[_Armed], fire: Fire) -> None:
     packets = [
-        publish_packet(up_topic(terminal.terminal, Up.ALARM).encode(), 2, payload.encode())
-        for terminal, payload in zip(armed, payloads, strict=True)
+        (armed[number], publish_packet(up_topic(armed[number].terminal, Up.ALARM).encode(), 2, payload.encode()))
+        for number, payload in fire.payloads
     ]
-    for terminal, packet in zip(armed, packets, strict=True):
-        terminal.fire(packet)
+    began_s, fired = monotonic(), 0
+    while fired < len(packets):
+        due = len(packets) if not fire.over_s else int((monotonic() - began_s) / fire.over_s * len(packets)) + 1
+        for terminal, packet in packets[fired : min(due, fired + _FIRED_AT_ONCE)]:
+            terminal.fire(packet)
+            fired += 1
+        # Whatever else is to be fired need not wait for the whole of a long list.
+        await asyncio.sleep(0 if fired < due else _TICK_S)
 
 
 def _report(armed: Sequence[_Armed]) -> None:
@@ -117,8 +133,8 @@ async def _run() -> None:
         say(progress.online)
         async for line in told:
             match json.loads(line):
-                case list() as payloads:
-                    _fire(armed, payloads)
+                case dict() as fire:
+                    tasks.create_task(_fire(armed, Fire(**fire)), name="fire")
                 case "progress":
                     received = sum(terminal.received_ns is not None for terminal in armed)
                     say(asdict(Seen(received=received, cpu_s=process_time())))

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
@@ -44,12 +44,19 @@ _MOST_STATES = 500
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """A delivery and the press that it is, or why it cannot be read."""
+    """A delivery, and the press that it is or why it cannot be read. ``again``: repeats that came meanwhile."""
 
     delivery: Delivery
     terminal: str | None
     press: Press | None
     reason: str = ""
+    again: list[Delivery] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[str, bytes] | None:
+        """What a repeat has in common with it, where numbers tell that it is one."""
+        press = self.press
+        return None if press is None or press.seq is None or press.copy else (self.delivery.topic, press.digest)
 
 
 class AlarmLane:
@@ -83,7 +90,13 @@ class AlarmLane:
         self._tasks: asyncio.TaskGroup | None = None
         self._waiting: Waiting[_Read] = Waiting(most=workers)
         self._timer: asyncio.TimerHandle | None = None
+        self._unstored: dict[tuple[str, bytes], _Read] = {}
         self._states: asyncio.Queue[StateRow] = asyncio.Queue()
+
+    @property
+    def storing(self) -> bool:
+        """Are emergencies being stored?"""
+        return self._waiting.urgent
 
     async def run(self) -> None:
         """Handle alarms until cancelled."""
@@ -95,6 +108,13 @@ class AlarmLane:
     def _take(self, delivery: Delivery) -> None:
         self._observe("received")
         read = _read(delivery)
+        known = None if read.key is None else self._unstored.get(read.key)
+        if known is not None:
+            # The very same press, which still waits: once it is stored both are. In a storm everybody repeats.
+            known.again.append(delivery)
+            return
+        if read.key is not None:
+            self._unstored[read.key] = read
         # What cannot be read may be a call for help (I2, I6).
         urgent = read.press is None or classify(read.press.kinds) is CaseClass.EMERGENCY
         self._waiting.put(read, source=delivery.topic, urgent=urgent)
@@ -148,7 +168,10 @@ class AlarmLane:
         delivery = read.delivery
         self._observe("committed")
         self._since(delivery, "stored")
-        self._link.acknowledge(delivery)
+        if read.key is not None:
+            self._unstored.pop(read.key, None)
+        for copy in (delivery, *read.again):
+            self._link.acknowledge(copy)
         self._observe("acknowledged")
         if raised is None:
             return

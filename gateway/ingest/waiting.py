@@ -26,14 +26,14 @@ class Batch(Generic[T]):
 
 
 class Waiting(Generic[T]):
-    """Hands out batches, at most two at a time, one of them at most of what can wait.
+    """Hands out batches: of emergencies at most two at a time, of anything else one, and none beside emergencies.
 
     So an emergency finds a place at once however much else is there, and a database on the same machine is not asked
     for more than it can do at a time. A batch that takes longer than `long_s` (somebody holds the row of a case) no
     longer counts: it must hold up nothing else. `most` batches are under way in any case.
     """
 
-    def __init__(self, *, most: int, largest: int = 64, largest_other: int = 32, long_s: float = 0.25) -> None:
+    def __init__(self, *, most: int, largest: int = 128, largest_other: int = 16, long_s: float = 0.25) -> None:
         """Hand out up to `largest` emergencies in a batch, or `largest_other` of anything else."""
         self._most = most
         self._largest = {True: largest, False: largest_other}
@@ -58,7 +58,7 @@ class Waiting(Generic[T]):
             return None
         if self._ready[True]:
             return self._take(urgent=True, now_s=now_s)
-        if self._ready[False] and all(batch.urgent for batch in fresh):
+        if self._ready[False] and not fresh:
             return self._take(urgent=False, now_s=now_s)
         return None
 
@@ -77,6 +77,11 @@ class Waiting(Generic[T]):
                 self._ready[line[1]].append(line)
             else:
                 del self._lines[line]
+
+    @property
+    def urgent(self) -> bool:
+        """Is there anything urgent, waiting or under way?"""
+        return bool(self._ready[True]) or any(batch.urgent for batch in self._under_way)
 
     @property
     def held_up_until_s(self) -> float | None:

@@ -29,6 +29,7 @@ _KEPT_S = 60.0
 _NAMES_KEPT_S = 10.0
 _NEXT_ADDRESS_S = 0.25
 _SWITCHING = 101
+_TOO_LATE = "no answer in time"
 
 
 class PostFailed(Exception):
@@ -88,6 +89,7 @@ class Poster:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self._resolver = AsyncResolver(nameservers=self._dns_servers) if self._dns_servers else AsyncResolver()
         self._sweep()
         return self
@@ -111,15 +113,18 @@ class Poster:
         target = _target(url, self._common)
         own = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = b"%b%bContent-Length: %d\r\n\r\n%b" % (target.head, own.encode(), len(body), body)
+        until_s = self._loop.time() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    connection = self._kept(target) or await self._connect(target)
-                    answer = await connection.exchange(request)
-                    if answer is not None:
-                        return answer
+            while True:
+                connection = self._kept(target)
+                if connection is None:
+                    async with asyncio.timeout_at(until_s):
+                        connection = await self._connect(target)
+                answer = await connection.exchange(request, until_s=until_s)
+                if answer is not None:
+                    return answer
         except TimeoutError:
-            raise PostFailed("no answer in time") from None
+            raise PostFailed(_TOO_LATE) from None
         except OSError as exc:
             raise PostFailed(_short(exc)) from exc
 
@@ -132,13 +137,12 @@ class Poster:
 
     def _sweep(self) -> None:
         """Close what nobody has used for long."""
-        loop = asyncio.get_running_loop()
         for key, idle in list(self._idle.items()):
-            while idle and loop.time() - idle[0].idle_since_s > _KEPT_S:
+            while idle and self._loop.time() - idle[0].idle_since_s > _KEPT_S:
                 idle.popleft().close()
             if not idle:
                 del self._idle[key]
-        self._sweeping = loop.call_later(_KEPT_S / 4, self._sweep)
+        self._sweeping = self._loop.call_later(_KEPT_S / 4, self._sweep)
 
     def _gone(self, connection: "_Connection") -> None:
         self._open.discard(connection)
@@ -151,7 +155,7 @@ class Poster:
             await self._addresses(target.host, target.port), happy_eyeballs_delay=_NEXT_ADDRESS_S
         )
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
+            _, connection = await self._loop.create_connection(
                 lambda: _Connection(target.key, self._longest, keep=self._keep, gone=self._gone),
                 sock=sock,
                 ssl=self._tls if target.tls else None,
@@ -164,7 +168,7 @@ class Poster:
         return connection
 
     async def _addresses(self, host: str, port: int) -> list[AddrInfoType]:
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         known = self._names.get((host, port))
         if known is not None and now_s < known[0]:
             return known[1]
@@ -220,11 +224,11 @@ class _Connection(asyncio.Protocol):
         self._framed = False
         self._body = b""
 
-    async def exchange(self, request: bytes) -> Answer | None:
+    async def exchange(self, request: bytes, *, until_s: float) -> Answer | None:
         """Send a request and return the answer; None when a connection used before was closed meanwhile.
 
         Raises:
-            PostFailed: What came is no answer, or not a whole one.
+            PostFailed: What came is no answer, or not a whole one, or too late.
             OSError: The connection was lost.
         """
         if self._transport is None or self._transport.is_closing():
@@ -233,11 +237,14 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._answer = self._loop.create_future()
         self._transport.write(request)
+        timer = self._loop.call_at(until_s, self._fail, PostFailed(_TOO_LATE))
         try:
             return await self._answer
         except asyncio.CancelledError:
             self.close()  # the answer may still come, and would be taken for that of the next request
             raise
+        finally:
+            timer.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

@@ -41,6 +41,7 @@ _UNRECORDED = TryAgain("the outcome could not be recorded")
 _AFTERWARDS = frozenset({"closed", "withdrawn"})
 
 _STARTED_AT_ONCE = 8
+_STARTED_WHILE_STORING = 3
 _OTHERS_STARTED_AT_ONCE = 4
 """Sends begun in one pass of the event loop: however many wait, a press is read and stored within a few passes."""
 
@@ -69,9 +70,13 @@ class Dispatcher:
         party_parallel: int,
         rng: Random,
         status: Callable[[], dict[str, object]],
+        storing: Callable[[], bool] = lambda: False,
         observe: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`status` is what the worker's row shows of this process; `observe` hears of the steps."""
+        """`status` is what the worker's row shows of this process; `observe` hears of the steps.
+
+        While `storing` says that alarms wait to be stored, those get the larger part of this process.
+        """
         self._database = database
         self._pool = pool
         self._directory = directory
@@ -79,6 +84,7 @@ class Dispatcher:
         self._name = name
         self._rng = rng
         self._status = status
+        self._storing = storing
         self._observe = observe
         self._lanes = Lanes(parallel=party_parallel, stale_s=_STALE_S)
         self._pumping = False
@@ -170,8 +176,12 @@ class Dispatcher:
         """Begin what may be sent now, a little in each pass of the loop."""
         assert self._tasks is not None
         self._pumping = False
+        storing = self._storing()
         ready = self._lanes.start(
-            now_s=time.monotonic(), most=_STARTED_AT_ONCE, most_other=_OTHERS_STARTED_AT_ONCE, ask=self._ask
+            now_s=time.monotonic(),
+            most=_STARTED_WHILE_STORING if storing else _STARTED_AT_ONCE,
+            most_other=1 if storing else _OTHERS_STARTED_AT_ONCE,
+            ask=self._ask,
         )
         for lane, notice in ready:
             self._tasks.create_task(self._send(lane, notice), name="send")

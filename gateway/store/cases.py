@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from gateway.store.outbox import CALLS
-from gateway.store.pool import Connection
+from gateway.store.pool import Connection, as_jsonb
 
 __all__ = [
     "CaseRow",
@@ -161,7 +161,7 @@ class NewAlarm:
 
 def jsonb(value: dict[str, Any] | None) -> Jsonb | None:
     """Return a value for a nullable ``jsonb`` column."""
-    return None if value is None else Jsonb(value)
+    return None if value is None else as_jsonb(value)
 
 
 async def lock_subject(conn: Connection, subject: str) -> None:
@@ -320,7 +320,7 @@ async def add_cases(conn: Connection, new: Sequence[CaseRow]) -> None:
             [jsonb(case.location) for case in new],
             [case.problem for case in new],
             [_texts(case.plans) for case in new],
-            [Jsonb(case.privacy) for case in new],
+            [as_jsonb(case.privacy) for case in new],
             [case.previous for case in new],
             [case.key_id for case in new],
             [case.journal_n for case in new],

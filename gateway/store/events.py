@@ -7,9 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
-from gateway.store.pool import Connection
+from gateway.store.pool import Connection, as_jsonb
 
 __all__ = ["CHANNEL", "Event", "NewEvent", "emit", "emit_all", "last_position", "place", "read_after"]
 
@@ -58,7 +57,7 @@ async def emit_all(conn: Connection, new: Sequence[NewEvent]) -> None:
             [one.kind for one in new],
             [one.district for one in new],
             [one.case_id for one in new],
-            [Jsonb(one.data) for one in new],
+            [as_jsonb(one.data) for one in new],
         ),
     )
 

@@ -137,7 +137,6 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str] | Non
                     WHERE w.seen_at > clock_timestamp() - %(lease)s
                 )
             ), candidate AS (
-                -- Each part finds its rows by the index on (worker, due_at) of what is due.
                 (SELECT id, worker FROM notice WHERE state = 'due' AND due_at <= onekey_now() AND worker IS NULL
                  ORDER BY due_at LIMIT %(limit)s)
                 UNION ALL

@@ -1,19 +1,22 @@
 """Connections to PostgreSQL."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import orjson
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from gateway.store.migrate import RUNTIME_ROLE
 
-__all__ = ["Connection", "Pool", "connect", "is_data_error", "open_clocked_pool", "open_pool"]
+__all__ = ["Connection", "Pool", "as_jsonb", "connect", "is_data_error", "open_clocked_pool", "open_pool"]
 
 Connection = AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
@@ -27,6 +30,18 @@ _OPTIONS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 5000,
 }
+
+
+def as_jsonb(value: object) -> Jsonb:
+    """Return a value for a ``jsonb`` column."""
+    return Jsonb(value, dumps=_dumps)
+
+
+def _dumps(value: object) -> bytes | str:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # numbers of more than 64 bits, which JSON and the database know
+        return json.dumps(value)
 
 
 async def _as_runtime(conn: Connection) -> None:

@@ -6,9 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
-from gateway.store.pool import Connection
+from gateway.store.pool import Connection, as_jsonb
 
 __all__ = [
     "EventRow",
@@ -149,7 +147,7 @@ async def add_events(conn: Connection, rows: Sequence[EventRow]) -> None:
                              %s::jsonb[])
         ON CONFLICT DO NOTHING
         """,
-        [*columns, [Jsonb(row.value) for row in rows]],
+        [*columns, [as_jsonb(row.value) for row in rows]],
     )
 
 
@@ -190,7 +188,7 @@ async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
             [row.signal_dbm for row in rows],
             [row.mains for row in rows],
             [row.firmware for row in rows],
-            [None if row.fix is None else Jsonb(row.fix) for row in rows],
+            [None if row.fix is None else as_jsonb(row.fix) for row in rows],
             [row.fix_at for row in rows],
             [row.clock_skew_s for row in rows],
         ],

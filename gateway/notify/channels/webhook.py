@@ -5,13 +5,14 @@ Headers ``webhook-id`` (stable for the notice, repeated on every retry, I5), ``w
 in the form of ``schemas.notices.Answer`` answers for the party. 410 says never again.
 """
 
+import base64
+import hmac
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Self
 
 from pydantic import ValidationError
-from standardwebhooks import Webhook
 
 from gateway.domain.outbox import DueNotice, GiveUp, Outcome, PartyAnswer, Sent, TryAgain
 from gateway.links.http import Poster, PostFailed
@@ -51,8 +52,8 @@ class WebhookChannel:
         body = compose(notice, now=now, answer_url=self._link(notice))
         headers = {
             "webhook-id": notice.id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": _signer(options["secret"]).sign(notice.id, now, body.decode()),
+            "webhook-timestamp": (at := str(int(now.timestamp()))),
+            "webhook-signature": _signature(options["secret"], f"{notice.id}.{at}.".encode() + body),
         }
         timeout_s = float(options.get("timeout_s", _DEFAULT_TIMEOUT_S))
         try:
@@ -63,8 +64,13 @@ class WebhookChannel:
 
 
 @lru_cache(maxsize=10_000)
-def _signer(secret: str) -> Webhook:
-    return Webhook(secret)
+def _key(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix("whsec_"))
+
+
+def _signature(secret: str, signed: bytes) -> str:
+    """Sign in one call of the library: ``standardwebhooks``, which tests verify with, takes three times as long."""
+    return "v1," + base64.b64encode(hmac.digest(_key(secret), signed, "sha256")).decode()
 
 
 def _outcome(status: int, raw: bytes) -> Outcome:
