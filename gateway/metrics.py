@@ -1,8 +1,8 @@
 """What is measured: stage latencies and counts, for Prometheus. Values are in seconds."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["ALARMS", "ATTEMPTS", "QUARANTINED", "STAGE", "TELEMETRY", "TELEMETRY_BATCH"]
+__all__ = ["ALARMS", "ATTEMPTS", "INBOX", "QUARANTINED", "STAGE", "TELEMETRY", "TELEMETRY_BATCH"]
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -16,6 +16,7 @@ ATTEMPTS = Histogram(
     "onekey_attempt_seconds", "How long one attempt on a channel took.", ["channel", "outcome"], buckets=_FAST
 )
 ALARMS = Counter("onekey_alarms_total", "Alarms by what came of them: opened, joined, repeated, unreadable.", ["how"])
+INBOX = Gauge("onekey_inbox", "Alarms on disk that wait to be stored, as others go first.", multiprocess_mode="livesum")
 DROPPED = Counter(
     "onekey_telemetry_dropped_total", "Reports sent with QoS 0 that were dropped, as storing them fell too far behind."
 )

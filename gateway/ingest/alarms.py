@@ -1,8 +1,8 @@
 """The alarm lane: store, acknowledge to the broker, tell the terminal, send (I1, D3, D4).
 
 Every step after the commit happens at once and waits for nobody. Whatever waits meanwhile is stored together; an alarm
-that comes alone goes at once. While the database is away deliveries stay unacknowledged and are tried again; the
-broker, and after it the terminal, keep them meanwhile.
+that comes alone goes at once. What is no emergency waits for those, on disk (`gateway.ingest.inbox`). While the
+database is away deliveries stay unacknowledged and are tried again; the broker, and after it the terminal, keep them.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from uuid import UUID
 
@@ -17,6 +18,7 @@ import psycopg
 
 from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.outbox import DueNotice
+from gateway.ingest.inbox import Inbox
 from gateway.ingest.waiting import Batch, Waiting
 from gateway.links.mqtt import Delivery, LinkDown, MqttLink
 from gateway.metrics import ALARMS, QUARANTINED, STAGE
@@ -42,15 +44,19 @@ _STATES_AFTER_STORM_S = 2.0
 _MOST_STATES = 500
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Read:
-    """A delivery, and the press that it is or why it cannot be read. ``again``: repeats that came meanwhile."""
+    """A delivery, and the press that it is or why it cannot be read.
+
+    ``again``: repeats that came while it waited. ``settled``: it is stored, or kept as what cannot be.
+    """
 
     delivery: Delivery
     terminal: str | None
     press: Press | None
     reason: str = ""
     again: list[Delivery] = field(default_factory=list)
+    settled: bool = False
 
     @property
     def key(self) -> tuple[str, bytes] | None:
@@ -91,6 +97,7 @@ class AlarmLane:
         self._waiting: Waiting[_Read] = Waiting(most=workers)
         self._timer: asyncio.TimerHandle | None = None
         self._unstored: dict[tuple[str, bytes], _Read] = {}
+        self._inbox = Inbox(pool, worker=worker, found=self._found, rng=rng)
         self._states: asyncio.Queue[StateRow] = asyncio.Queue()
 
     @property
@@ -103,6 +110,7 @@ class AlarmLane:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._note_states(), name="alarms-states")
+            tasks.create_task(self._inbox.run(), name="alarms-inbox")
             tasks.create_task(self._link.run(self._take), name="alarms-link")
 
     def _take(self, delivery: Delivery) -> None:
@@ -112,13 +120,35 @@ class AlarmLane:
         if known is not None:
             # The very same press, which still waits: once it is stored both are. In a storm everybody repeats.
             known.again.append(delivery)
+            if known.delivery.done:
+                self._link.acknowledge(delivery)
             return
         if read.key is not None:
             self._unstored[read.key] = read
+        if not self._store(read):
+            self._inbox.put(delivery, partial(self._put_aside, read))
+
+    def _put_aside(self, read: _Read) -> None:
+        """Go on without a press that is in the inbox; its terminal hears of it when its case is there."""
+        self._acknowledge(read)
+        self._observe("kept")
+
+    def _acknowledge(self, read: _Read) -> None:
+        """Tell the broker that a press is safe."""
+        for copy in (read.delivery, *read.again):
+            self._link.acknowledge(copy)
+
+    def _found(self, delivery: Delivery) -> None:
+        """Store what waited on disk for somebody who is gone."""
+        self._store(_read(delivery))
+
+    def _store(self, read: _Read) -> bool:
+        """Let a delivery be stored in its turn; False when it is no emergency and has to wait for that."""
         # What cannot be read may be a call for help (I2, I6).
         urgent = read.press is None or classify(read.press.kinds) is CaseClass.EMERGENCY
-        self._waiting.put(read, source=delivery.topic, urgent=urgent)
+        self._waiting.put(read, source=read.delivery.topic, urgent=urgent)
         self._go_on()
+        return urgent or not self._waiting.holds(read.delivery.topic, urgent=urgent)
 
     def _go_on(self) -> None:
         """Store what may be stored now; look again when a batch under way has taken too long to be waited for."""
@@ -150,13 +180,13 @@ class AlarmLane:
 
     async def _store_and_tell(self, batch: Sequence[_Read]) -> None:
         """Store what of a batch is not stored yet: together what is plain, and then, alone, what is left."""
-        plain = [(read, read.press) for read in batch if read.press is not None and not read.delivery.done]
+        plain = [(read, read.press) for read in batch if read.press is not None and not read.settled]
         if len(plain) > 1:
             for (read, press), raised in zip(plain, await self._raise_all([press for _, press in plain]), strict=True):
                 if raised is not None:
                     self._settle(read, press, raised)
         for read in batch:
-            if read.delivery.done:
+            if read.settled:
                 continue
             if read.press is None:
                 self._settle(read, None, await self._misread(read.delivery, read.terminal, read.reason))
@@ -170,8 +200,9 @@ class AlarmLane:
         self._since(delivery, "stored")
         if read.key is not None:
             self._unstored.pop(read.key, None)
-        for copy in (delivery, *read.again):
-            self._link.acknowledge(copy)
+        read.settled = True
+        self._inbox.strike(delivery)
+        self._acknowledge(read)
         self._observe("acknowledged")
         if raised is None:
             return

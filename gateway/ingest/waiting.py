@@ -78,6 +78,10 @@ class Waiting(Generic[T]):
             else:
                 del self._lines[line]
 
+    def holds(self, source: str, *, urgent: bool) -> bool:
+        """Does anything of this source still wait to be begun?"""
+        return bool(self._lines.get((source, urgent)))
+
     @property
     def urgent(self) -> bool:
         """Is there anything urgent, waiting or under way?"""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -16,6 +16,9 @@ from gateway.store.pool import Connection
 __all__ = [
     "CALLS",
     "CHANNEL",
+    "LEASE",
+    "LIVING",
+    "WORKER_LOCK",
     "NoticeRow",
     "add",
     "add_answer",
@@ -37,9 +40,16 @@ __all__ = [
 CHANNEL = "onekey_notice"
 CALLS = ("alarm", "fallback", "procedure", "stand_in", "unanswered", "pressed_again")
 """Reasons of notices that ask somebody to help; the others only tell."""
-_WORKER_LOCK = 0x776F726B
+WORKER_LOCK = 0x776F726B
 LEASE = timedelta(seconds=2)
 """A worker that is silent for longer has lost what it was sending (D12)."""
+LIVING: LiteralString = """
+    SELECT w.id FROM worker w JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted
+        AND l.classid = %(lock)s AND l.objid = w.id AND l.objsubid = 2
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    WHERE w.seen_at > clock_timestamp() - %(lease)s
+"""
+"""Which workers live: `WORKER_LOCK` is ``lock`` and `LEASE` is ``lease``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ async def register(conn: Connection, name: str) -> int:
     cursor = await conn.execute("INSERT INTO worker (name) VALUES (%s) RETURNING id", (name,))
     row = await cursor.fetchone()
     assert row is not None
-    await conn.execute("SELECT pg_advisory_lock(%s, %s)", (_WORKER_LOCK, row[0]))
+    await conn.execute("SELECT pg_advisory_lock(%s, %s)", (WORKER_LOCK, row[0]))
     await conn.execute("DELETE FROM worker WHERE seen_at < now() - interval '1 day'")
     return int(row[0])
 
@@ -123,19 +133,14 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str] | Non
     """
     async with conn.cursor(row_factory=class_row(NoticeRow)) as cursor:
         await cursor.execute(
-            """
+            f"""
             WITH RECURSIVE owner (id) AS (  -- whoever owns anything, from one to the next by the index
                 SELECT min(worker) FROM notice WHERE state = 'due'
                 UNION ALL
                 SELECT (SELECT min(worker) FROM notice WHERE state = 'due' AND worker > owner.id) FROM owner
                 WHERE owner.id IS NOT NULL
             ), dead AS MATERIALIZED (  -- also one whose row is long gone
-                SELECT id FROM owner WHERE id <> %(me)s AND id NOT IN (
-                    SELECT w.id FROM worker w JOIN pg_locks l ON l.locktype = 'advisory' AND l.granted
-                        AND l.classid = %(lock)s AND l.objid = w.id AND l.objsubid = 2
-                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                    WHERE w.seen_at > clock_timestamp() - %(lease)s
-                )
+                SELECT id FROM owner WHERE id <> %(me)s AND id NOT IN ({LIVING})
             ), candidate AS (
                 (SELECT id, worker FROM notice WHERE state = 'due' AND due_at <= onekey_now() AND worker IS NULL
                  ORDER BY due_at LIMIT %(limit)s)
@@ -155,10 +160,10 @@ async def lease(conn: Connection, worker: int, *, holding: Collection[str] | Non
             UPDATE notice n SET worker = %(me)s FROM due, leg WHERE n.id = due.id AND leg.id = n.leg_id
             RETURNING n.id, n.leg_id, n.case_id, n.party_id, leg.role, n.number, n.reason, n.channel, n.tries,
                       n.queued_at, leg.delivered_at IS NULL AS first, leg.ladder
-            """,
+            """,  # noqa: S608
             {
                 "me": worker,
-                "lock": _WORKER_LOCK,
+                "lock": WORKER_LOCK,
                 "lease": LEASE,
                 "look": holding is not None,
                 "holding": list(holding or ()),

@@ -1,6 +1,6 @@
 """The real gateway, told by ``KILL_AT=step:n`` to kill itself -9 at the n-th time it passes a step.
 
-Steps: received, committed, acknowledged, submitted, told, sending, sent.
+Steps: received, kept, committed, acknowledged, submitted, told, sending, sent.
 """
 
 import asyncio

@@ -80,3 +80,25 @@ async def test_a_gateway_killed_again_and_again_loses_and_doubles_nothing(tmp_pa
             await pressing
             await fleet.wait_received()
         await _check(site, fleet.presses)
+
+
+async def test_what_waited_on_disk_is_stored_by_the_next_gateway(tmp_path: Path) -> None:
+    """The broker has forgotten it, and the terminals are gone: only the inbox still knows of it."""
+    async with plant(tmp_path, households=HOUSEHOLDS) as site:
+        site.start_gateway(kill_at="kept:5")
+        await site.ready()
+        fleet = site.fleet()
+        async with fleet_running(fleet):
+            await fleet.wait_online()
+            for terminal in fleet.terminals:
+                fleet.press(terminal, ["tamper"])
+            await site.gateway_died()
+        waited = await site.rows("SELECT split_part(topic, '/', 3) FROM inbox ORDER BY id")
+        assert len(waited) >= 5
+        site.start_gateway()
+        await site.ready()
+        await site.eventually("SELECT count(*) FROM inbox", [(0,)])
+        await site.eventually("SELECT state, count(*) FROM leg WHERE state <> 'delivered' GROUP BY 1", [])
+        stored = await site.rows("SELECT terminal_id, count(*) FROM alarm GROUP BY 1")
+        assert {terminal for (terminal,) in waited} <= {terminal for terminal, _ in stored}
+        assert {count for _, count in stored} == {1}
