@@ -127,7 +127,7 @@ def test_anything_beats_nothing(source: Source) -> None:
     assert better(at(source), None, now=NOW)
 
 
-@pytest.mark.parametrize("source", set(Source) - {REGISTERED})
+@pytest.mark.parametrize("source", sorted(set(Source) - {REGISTERED}))
 def test_anything_beats_the_registered_address_and_it_beats_nothing(source: Source) -> None:
     registered = Location(HOME, REGISTERED, None, None)
     assert better(at(source, 600), registered, now=NOW)
