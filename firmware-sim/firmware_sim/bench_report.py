@@ -116,6 +116,10 @@ def show_storm(report: storms.Report, console: Console) -> None:
     )
     _show_busy(report.busy, console)
     console.print(f"Processor time of everything together: {report.cpu_ms:.2f} ms for one delivery.")
+    console.print(
+        f"A bare HTTP client, which stores and signs nothing, then made {report.bare_per_s:.0f} requests/s of the same "
+        f"size to the same parties: {storm.per_s / report.bare_per_s:.2f} of that was reached."
+    )
     bar = (
         f"≥ {storms.BAR_PER_S:.0f} deliveries/s; of the last press the first party told within "
         f"{storms.FIRST_WITHIN_MS:.0f} ms; none lost, none twice under another id"

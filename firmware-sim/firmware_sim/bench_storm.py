@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from firmware_sim import processes, receivers, volley
+from firmware_sim import bare, processes, receivers, volley
 from firmware_sim.bench import installed, machine
 from firmware_sim.children import Child, child
 from firmware_sim.figures import Judged, Sample, evaluate, summary
@@ -95,12 +95,19 @@ class Storm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report(Judged):
-    """The whole run. ``busy`` is the share of one core that each process took while the clock ran, ours and theirs."""
+    """The whole run.
+
+    Attributes:
+        busy: The share of one core that each process took while the clock ran, ours and theirs.
+        took_s: How long that was.
+        bare_per_s: Requests a second that a bare HTTP client made afterwards, of the same size and to the same parties.
+    """
 
     options: Options
     storm: Storm
     busy: Mapping[str, float]
     took_s: float
+    bare_per_s: float
 
     @property
     def cpu_ms(self) -> float:
@@ -127,6 +134,7 @@ class Report(Judged):
             "per_s": round(self.storm.per_s, 1),
             "busy": dict(self.busy),
             "cpu_ms_per_delivery": round(self.cpu_ms, 3),
+            "bare_per_s": round(self.bare_per_s, 1),
             **storm,
             "ms": {name: summary(values) for name, values in self.series().items()},
             "samples": samples,
@@ -236,6 +244,8 @@ async def run(options: Options, console: Console) -> Report:
         with console.status("Checking every webhook …"):
             await collect(terminals, presses)
             await read(parties, book)
+        with console.status("As many requests by a bare client …"):
+            bare_per_s = await _bare(book)
     records = [press.record for press in presses]
     storm = measure(records, book.arrivals)
     return Report(
@@ -245,7 +255,19 @@ async def run(options: Options, console: Console) -> Report:
         storm=storm,
         busy=watch.busy(),
         took_s=watch.took_s,
+        bare_per_s=bare_per_s,
     )
+
+
+async def _bare(book: Responders) -> float:
+    """Let a client that does nothing else send what the gateway sent; returns its requests a second."""
+    sent = [len(arrival.body) for arrival in book.arrivals]
+    urls = sorted(book.url(party) for party in book.parties)
+    size = sum(sent) // max(1, len(sent))
+    orders = bare.Orders(urls=urls, requests=max(len(sent), len(urls)), size=size)
+    async with child("firmware_sim.bare") as client:
+        took_s: float = await client.ask(asdict(orders))
+    return orders.requests / took_s
 
 
 class Press:
