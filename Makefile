@@ -3,6 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Tests wait more than they work: two at a time, each with a database server of its own. WORKERS=0 runs them one by one.
+WORKERS ?= 2
 
 .PHONY: demo test check lock clean help
 help:
@@ -24,7 +26,7 @@ demo: $(VENV)/ready
 	@$(BIN)/onekey demo
 
 test: $(VENV)/ready-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # make check  the checks that CI runs beside the tests
 check: $(VENV)/ready-dev
