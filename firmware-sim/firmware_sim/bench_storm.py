@@ -5,8 +5,8 @@ while the clock runs. Signatures and contents are checked afterwards, all of the
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from random import Random
@@ -21,7 +21,7 @@ from firmware_sim.children import Child, child
 from firmware_sim.figures import Judged, Sample, evaluate, summary
 from firmware_sim.fleet import PressRecord
 from firmware_sim.responders import Arrival, Responders
-from firmware_sim.sites import NANJING, TerminalEntry, made_up
+from firmware_sim.sites import NANJING, SiteFile, TerminalEntry, made_up
 from firmware_sim.stack import StackError
 from firmware_sim.terminal import Pressed, Publish, Received, Terminal
 from protocols.okc import Down, down_topic
@@ -32,13 +32,13 @@ __all__ = [
     "Options",
     "Press",
     "Report",
+    "Stage",
     "Storm",
     "Watch",
-    "collect",
     "judge",
     "measure",
-    "read",
     "run",
+    "stage",
     "told_under_two_ids",
 ]
 
@@ -213,14 +213,36 @@ def judge(storm: Storm, arrivals: Sequence[Arrival]) -> tuple[str, ...]:
     return tuple(failures)
 
 
-async def run(options: Options, console: Console) -> Report:
-    """Start a gateway of its own, measure, and stop it again.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A gateway as process `pid`, its terminals, all online, and its parties, each side in a process of its own."""
+
+    entries: Sequence[TerminalEntry]
+    terminals: Child
+    parties: Child
+    book: Responders
+    pid: int
+
+    async def collect(self, presses: Sequence["Press"]) -> None:
+        """Hear from the terminals, in their order, what became of their presses, and judge every request that came."""
+        await self.terminals.tell("report")
+        for press in presses:
+            press.fired(volley.Fired(**await self.terminals.hear()))
+        for _ in range(await self.parties.ask("report")):
+            kept = receivers.Kept(**await self.parties.hear())
+            party = self.book.parties.get(kept.party)
+            if party is not None:
+                at = datetime.fromtimestamp(kept.at_s, UTC)
+                self.book.take(party, kept.headers, kept.raw_body, at=at, at_ns=kept.at_ns)
+
+
+@asynccontextmanager
+async def stage(site: SiteFile, console: Console) -> AsyncIterator[Stage]:
+    """Start a gateway for `site`, and everybody around it.
 
     Raises:
         StackError: The gateway, the terminals or the parties did not come up.
     """
-    found = machine()
-    site = made_up(options.presses, seed=options.seed, prefix="bench")
     entries = site.terminals()
     async with AsyncExitStack() as cleanup:
         parties = await cleanup.enter_async_context(child("firmware_sim.receivers"))
@@ -234,24 +256,34 @@ async def run(options: Options, console: Console) -> Report:
             online = await terminals.ask(asdict(orders))
         if online != len(entries):
             raise StackError(f"only {online} of {len(entries)} terminals stayed online")
-        presses = [Press(entry, Random(f"{options.seed}/{entry.id}")) for entry in entries]
-        watch = Watch(terminals, parties, received=len(presses), notices=len(presses) * len(NANJING), pid=info.pid)
+        yield Stage(entries=entries, terminals=terminals, parties=parties, book=book, pid=info.pid)
+
+
+async def run(options: Options, console: Console) -> Report:
+    """Start a gateway of its own, measure, and stop it again.
+
+    Raises:
+        StackError: The gateway, the terminals or the parties did not come up.
+    """
+    found = machine()
+    async with stage(made_up(options.presses, seed=options.seed, prefix="bench"), console) as on:
+        presses = [Press(entry, Random(f"{options.seed}/{entry.id}")) for entry in on.entries]
+        watch = Watch(on, received=len(presses), notices=len(presses) * len(NANJING))
         with console.status("All keys at once …") as status:
             await watch.begin()
             payloads = [(number, press.payload) for number, press in enumerate(presses)]
-            await terminals.tell(asdict(volley.Fire(payloads=payloads)))
+            await on.terminals.tell(asdict(volley.Fire(payloads=payloads)))
             await watch.until_still(status.update)
         with console.status("Checking every webhook …"):
-            await collect(terminals, presses)
-            await read(parties, book)
+            await on.collect(presses)
         with console.status("As many requests by a bare client …"):
-            bare_per_s = await _bare(book)
+            bare_per_s = await _bare(on.book)
     records = [press.record for press in presses]
-    storm = measure(records, book.arrivals)
+    storm = measure(records, on.book.arrivals)
     return Report(
         options=options,
         machine=found,
-        failures=judge(storm, book.arrivals),
+        failures=judge(storm, on.book.arrivals),
         storm=storm,
         busy=watch.busy(),
         took_s=watch.took_s,
@@ -313,12 +345,10 @@ class _Look:
 class Watch:
     """Looks at both processes until everything came, or nothing comes any more."""
 
-    def __init__(self, terminals: Child, parties: Child, *, received: int, notices: int, pid: int) -> None:
-        """Everything is so many terminals that heard ``received``, and so many notices; the gateway runs as `pid`."""
-        self._terminals = terminals
-        self._parties = parties
+    def __init__(self, on: "Stage", *, received: int, notices: int) -> None:
+        """Everything is so many terminals that heard ``received``, and so many notices."""
+        self._on = on
         self._everything = received, notices
-        self._pid = pid
         self._looks: list[_Look] = []
         self._used: list[tuple[float, dict[str, float]]] = []
 
@@ -342,14 +372,14 @@ class Watch:
                 return
 
     async def _look(self) -> _Look:
-        terminals = volley.Seen(**await self._terminals.ask("progress"))
-        parties = receivers.Seen(**await self._parties.ask("progress"))
+        terminals = volley.Seen(**await self._on.terminals.ask("progress"))
+        parties = receivers.Seen(**await self._on.parties.ask("progress"))
         self._looks.append(_Look(monotonic(), terminals, parties))
         return self._looks[-1]
 
     async def _use(self, look: _Look) -> None:
         ours = {"terminals": look.terminals.cpu_s, "parties": look.parties.cpu_s}
-        self._used.append((look.at_s, ours | processes.used_s(self._pid)))
+        self._used.append((look.at_s, ours | processes.used_s(self._on.pid)))
 
     @property
     def came(self) -> tuple[int, int]:
@@ -367,20 +397,3 @@ class Watch:
             return {}
         (_, before), (_, after) = self._used
         return {part: round((used_s - before.get(part, 0.0)) / self.took_s, 3) for part, used_s in after.items()}
-
-
-async def collect(terminals: Child, presses: Sequence[Press]) -> None:
-    """Hear from the terminals, in their order, what became of their presses."""
-    await terminals.tell("report")
-    for press in presses:
-        press.fired(volley.Fired(**await terminals.hear()))
-
-
-async def read(parties: Child, book: Responders) -> None:
-    """Judge every request that the parties kept, as they would have done."""
-    for _ in range(await parties.ask("report")):
-        kept = receivers.Kept(**await parties.hear())
-        party = book.parties.get(kept.party)
-        if party is not None:
-            at = datetime.fromtimestamp(kept.at_s, UTC)
-            book.take(party, kept.headers, kept.raw_body, at=at, at_ns=kept.at_ns)

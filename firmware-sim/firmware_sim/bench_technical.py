@@ -7,7 +7,6 @@ the other, first on the idle system and then, by other terminals, while the tech
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
@@ -15,13 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from firmware_sim import receivers, volley
-from firmware_sim.bench import WARM_UP, installed, machine
-from firmware_sim.bench_storm import Press, Watch, collect, read, told_under_two_ids
-from firmware_sim.children import Child, child
+from firmware_sim.bench import WARM_UP, machine
+from firmware_sim.bench_storm import Press, Stage, Watch, stage, told_under_two_ids
 from firmware_sim.figures import Judged, Sample, evaluate, quantile, summary
-from firmware_sim.responders import Responders
 from firmware_sim.sites import NANJING, TECHNICAL, made_up
-from firmware_sim.stack import StackError
 
 __all__ = ["SLACK_MS", "TECHNICAL_PER_S", "Options", "Report", "judge", "run"]
 
@@ -114,46 +110,33 @@ async def run(options: Options, console: Console) -> Report:
     """
     found = machine()
     site = made_up(WARM_UP + 2 * options.falls + options.technical, seed=options.seed, prefix="bench", technical=True)
-    entries = site.terminals()
-    async with AsyncExitStack() as cleanup:
-        parties = await cleanup.enter_async_context(child("firmware_sim.receivers"))
-        book = Responders(site.responders())
-        book.port = await parties.hear()
-        site.point_webhooks(book.url)
-        _, info = await cleanup.enter_async_context(installed(site, console))
-        terminals = await cleanup.enter_async_context(child("firmware_sim.volley"))
-        orders = volley.Orders(mqtt=info.mqtt, terminals=[(entry.id, entry.secret) for entry in entries])
-        with console.status(f"Connecting {len(entries)} terminals …"):
-            online = await terminals.ask(asdict(orders))
-        if online != len(entries):
-            raise StackError(f"only {online} of {len(entries)} terminals stayed online")
+    async with stage(site, console) as on:
         falls = WARM_UP + 2 * options.falls
         kinds = ["fall"] * falls + [_KINDS[number % len(_KINDS)] for number in range(options.technical)]
         presses = [
             Press(entry, Random(f"{options.seed}/{entry.id}"), kind=kind)
-            for entry, kind in zip(entries, kinds, strict=True)
+            for entry, kind in zip(on.entries, kinds, strict=True)
         ]
         notices = falls * len(NANJING) + options.technical * len(TECHNICAL)
-        watch = Watch(terminals, parties, received=len(presses), notices=notices, pid=info.pid)
+        watch = Watch(on, received=len(presses), notices=notices)
         with console.status("Falls on the idle system …"):
             for number in range(WARM_UP + options.falls):
-                await terminals.tell(asdict(volley.Fire(payloads=[(number, presses[number].payload)])))
+                await on.terminals.tell(asdict(volley.Fire(payloads=[(number, presses[number].payload)])))
                 await asyncio.sleep(_PAUSE_S)
         await watch.begin()
         with console.status(f"{options.technical} technical alarms, and falls in their midst …") as status:
-            waiting = await _midst(terminals, parties, presses, options)
+            waiting = await _midst(on, presses, options)
             await watch.until_still(status.update)
         with console.status("Checking every webhook …"):
-            await collect(terminals, presses)
-            await read(parties, book)
+            await on.collect(presses)
     records = [press.record for press in presses]
-    idle = evaluate(records[WARM_UP : WARM_UP + options.falls], book.arrivals)
-    midst = evaluate(records[WARM_UP + options.falls : falls], book.arrivals)
-    technical = evaluate(records[falls:], book.arrivals, roles=TECHNICAL)
+    idle = evaluate(records[WARM_UP : WARM_UP + options.falls], on.book.arrivals)
+    midst = evaluate(records[WARM_UP + options.falls : falls], on.book.arrivals)
+    technical = evaluate(records[falls:], on.book.arrivals, roles=TECHNICAL)
     return Report(
         options=options,
         machine=found,
-        failures=judge(idle, midst, technical) + tuple(told_under_two_ids(book.arrivals)),
+        failures=judge(idle, midst, technical) + tuple(told_under_two_ids(on.book.arrivals)),
         idle=tuple(idle),
         midst=tuple(midst),
         waiting=tuple(waiting),
@@ -163,19 +146,19 @@ async def run(options: Options, console: Console) -> Report:
     )
 
 
-async def _midst(terminals: Child, parties: Child, presses: Sequence[Press], options: Options) -> list[tuple[int, int]]:
+async def _midst(on: Stage, presses: Sequence[Press], options: Options) -> list[tuple[int, int]]:
     """Let everything break at once and press falls meanwhile; returns what of the former waited at each of these."""
     falls = WARM_UP + 2 * options.falls
     before = WARM_UP + options.falls
     told_before = before * len(NANJING)
     payloads = [(number, presses[number].payload) for number in range(falls, len(presses))]
-    await terminals.tell(asdict(volley.Fire(payloads=payloads, over_s=options.technical / TECHNICAL_PER_S)))
+    await on.terminals.tell(asdict(volley.Fire(payloads=payloads, over_s=options.technical / TECHNICAL_PER_S)))
     await asyncio.sleep(_PAUSE_S)
     waiting = []
     for count, number in enumerate(range(before, falls)):
-        await terminals.tell(asdict(volley.Fire(payloads=[(number, presses[number].payload)])))
-        received = volley.Seen(**await terminals.ask("progress")).received - before - count
-        sent = receivers.Seen(**await parties.ask("progress")).notices - told_before - count * len(NANJING)
+        await on.terminals.tell(asdict(volley.Fire(payloads=[(number, presses[number].payload)])))
+        received = volley.Seen(**await on.terminals.ask("progress")).received - before - count
+        sent = receivers.Seen(**await on.parties.ask("progress")).notices - told_before - count * len(NANJING)
         waiting.append((options.technical - max(0, received), options.technical * len(TECHNICAL) - max(0, sent)))
         await asyncio.sleep(_PAUSE_S)
     return waiting
