@@ -203,8 +203,11 @@ async def _fill(gateway: _Gateway, cases: Sequence[UUID], options: Options, cons
         transient=True,
     ) as progress:
         bar = progress.add_task("Closed cases", total=options.cases)
-        async for done in copy_cases(gateway.database, to=options.cases, households=gateway.households):
-            progress.update(bar, completed=min(done, options.cases))
+
+        def show(closed: int) -> None:
+            progress.update(bar, completed=min(closed, options.cases))
+
+        await copy_cases(gateway.database, to=options.cases, households=gateway.households, progress=show)
 
 
 async def _close(seat: Seat, cases: Sequence[UUID], console: Console) -> None:
