@@ -232,7 +232,7 @@ def _copied(table: str, name: str, data_type: str) -> sql.Composable:
     if (table, name) in _MOVED:
         return sql.SQL(_MOVED[table, name])
     if (table, name) == ("event", "position"):
-        return sql.SQL("{} - c.before * {}").format(column, _SPAN)
+        return sql.SQL("t.row_nth - c.before * {}").format(_SPAN)
     if data_type == "uuid" and name in _UUIDS:
         return sql.SQL("(c.head || {})::uuid").format(column)
     if (table, name) in _FROM_UUID:
