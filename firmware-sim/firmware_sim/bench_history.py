@@ -89,10 +89,10 @@ def judge(*, empty: Sequence[Sample], full: Sequence[Sample], closed: int, wante
     if closed < wanted:
         failures.append(f"only {closed} of {wanted} cases were closed, so the history was not full")
     before, after = _series(empty)["received"], _series(full)["received"]
-    if before and after:
-        ratio = quantile(after, 0.5) / quantile(before, 0.5)
-        if ratio > RATIO:
-            failures.append(f"a case takes {ratio:.2f} × as long to open, the bar is {RATIO:g} ×")
+    if not before or not after:
+        failures.append("nothing was measured")
+    elif (ratio := quantile(after, 0.5) / quantile(before, 0.5)) > RATIO:
+        failures.append(f"a case takes {ratio:.2f} × as long to open, the bar is {RATIO:g} ×")
     return tuple(failures)
 
 
@@ -203,8 +203,11 @@ async def _fill(gateway: _Gateway, cases: Sequence[UUID], options: Options, cons
         transient=True,
     ) as progress:
         bar = progress.add_task("Closed cases", total=options.cases)
-        async for done in copy_cases(gateway.database, to=options.cases, households=gateway.households):
-            progress.update(bar, completed=min(done, options.cases))
+
+        def show(closed: int) -> None:
+            progress.update(bar, completed=min(closed, options.cases))
+
+        await copy_cases(gateway.database, to=options.cases, households=gateway.households, progress=show)
 
 
 async def _close(seat: Seat, cases: Sequence[UUID], console: Console) -> None:

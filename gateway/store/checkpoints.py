@@ -40,7 +40,8 @@ async def take_grown(conn: Connection, *, limit: int) -> list[tuple[UUID, int, b
             DELETE FROM chain_growth WHERE case_id IN (SELECT DISTINCT case_id FROM chain_growth LIMIT %s)
             RETURNING case_id
         )
-        SELECT id, journal_n, journal_head FROM cases WHERE id IN (SELECT case_id FROM taken) ORDER BY id
+        SELECT id, journal_n, journal_head FROM cases
+        WHERE id = ANY (ARRAY(SELECT case_id FROM taken)) ORDER BY id  -- each by its key, never through all cases
         """,
         (limit,),
     )

@@ -565,10 +565,12 @@ async def due_progress(
     """
     cursor = await conn.execute(
         """
-        WITH due AS (
-            SELECT p.id FROM progress p JOIN cases c ON c.id = p.case_id
-            WHERE p.next_at <= (SELECT onekey_now()) ORDER BY p.id LIMIT %(limit)s
-            FOR NO KEY UPDATE OF c SKIP LOCKED
+        WITH waiting AS MATERIALIZED (  -- by the index of what is still to be sent, and never through all that was
+            SELECT id, case_id FROM progress WHERE next_at <= (SELECT onekey_now()) ORDER BY next_at LIMIT %(most)s
+        ), due AS (
+            SELECT p.id FROM waiting p JOIN cases c ON c.id = p.case_id
+            WHERE c.id = ANY (ARRAY(SELECT case_id FROM waiting))
+            ORDER BY p.id LIMIT %(limit)s FOR NO KEY UPDATE OF c SKIP LOCKED
         )
         UPDATE progress p SET sends = sends + 1,
             sent_at = CASE WHEN (c.state <> 'closed' OR p.state = 'closed') AND NOT %(silent)s = ANY(c.kinds)
@@ -582,7 +584,8 @@ async def due_progress(
             (SELECT array_agg(DISTINCT a.terminal_id) FROM alarm a
              WHERE a.case_id = c.id AND a.terminal_id IS NOT NULL AND a.transport <> 'drill')
         """,
-        {"limit": limit, "silent": silent, "again": len(delays), "delays": list(delays)},
+        # More than one round takes: cases that others hold keep nobody waiting.
+        {"limit": limit, "most": 10 * limit, "silent": silent, "again": len(delays), "delays": list(delays)},
     )
     rows = sorted(await cursor.fetchall())
     return [(ProgressRow(*row[:6]), row[7] or []) for row in rows if row[6]]
