@@ -106,6 +106,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             directory,
             submit=dispatcher.submit,
             worker=lambda: dispatcher.worker,
+            is_working_day=workdays.is_working_day,
             workers=settings.alarm_workers,
             rng=rng,
             busy=lambda: dispatcher.busy,

@@ -247,7 +247,11 @@ GATEWAYS = """
     WHERE NOT EXISTS (SELECT FROM alive) AND (
         EXISTS (SELECT FROM notice WHERE state = 'due' AND due_at < %(now)s - interval '5 seconds')
         -- The first one by the index: a planner that only asks for any would look for it through all that is closed.
-        OR (SELECT min(wake_at) FROM cases) < %(now)s - interval '5 seconds')
+        OR (SELECT min(wake_at) FROM cases) < %(now)s - interval '5 seconds'
+        OR EXISTS (SELECT FROM inbox WHERE received_at < %(now)s - interval '5 seconds'))
+    UNION ALL
+    SELECT 'alarms_wait', NULL, NULL, NULL, '', '{}'
+    WHERE EXISTS (SELECT FROM alive) AND EXISTS (SELECT FROM inbox WHERE received_at < %(now)s - interval '60 seconds')
     UNION ALL
     SELECT 'alarms_unheard', NULL, NULL, NULL, '', '{}'
     FROM alive HAVING count(*) > 0 AND bool_and(status ? 'alarms' AND status->>'alarms' <> 'true')

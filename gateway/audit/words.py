@@ -118,6 +118,10 @@ KINDS: Mapping[str, Mapping[str, str]] = {
         "zh": "没有网关与消息代理相连，报警无法接收",
         "en": "no gateway is connected to the broker: alarms are not heard",
     },
+    "alarms_wait": {
+        "zh": "已收到的报警一分钟后仍未立案",
+        "en": "alarms that were received more than a minute ago are no cases yet",
+    },
     "check_failed": {
         "zh": "审计检查 {check} 无法进行：{error}",
         "en": "the auditor cannot make its check {check}: {error}",

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from random import Random
 from uuid import UUID
@@ -24,14 +25,15 @@ from gateway.links.mqtt import Delivery, LinkDown, MqttLink
 from gateway.metrics import ALARMS, QUARANTINED, STAGE
 from gateway.service.quarantine import Misread, keep, keep_alarm, press_of
 from gateway.service.raise_alarm import NoSite, Press, Raised, raise_alarm, raise_alarms
-from gateway.service.telemetry import store_states
+from gateway.service.take_back import take_missed
+from gateway.service.telemetry import sane_time, store_states
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
 from gateway.store.telemetry import StateRow
 from protocols.errors import FrameError
 from protocols.okc import Down, Up, down_topic, parse_up, up_filter
 from schemas.commands import Ack
-from schemas.tolerance import Unreadable, read_alarm
+from schemas.tolerance import ReadAlarm, Unreadable, read_alarm
 
 __all__ = ["FILTERS", "AlarmLane"]
 
@@ -42,6 +44,7 @@ _TRANSPORT = "mqtt"
 _STATES_AFTER_S = 0.1
 _STATES_AFTER_STORM_S = 2.0
 _MOST_STATES = 500
+_WAITED = timedelta(seconds=1)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,10 +62,20 @@ class _Read:
     settled: bool = False
 
     @property
-    def key(self) -> tuple[str, bytes] | None:
+    def numbers(self) -> tuple[str, bytes] | None:
         """What a repeat has in common with it, where numbers tell that it is one."""
         press = self.press
-        return None if press is None or press.seq is None or press.copy else (self.delivery.topic, press.digest)
+        return None if press is None or press.seq is None else (self.delivery.topic, press.digest)
+
+    @property
+    def key(self) -> tuple[str, bytes] | None:
+        """Under which repeats join it. None join a copy, which may be of a press that is long over."""
+        return None if self.press is None or self.press.copy else self.numbers
+
+    @property
+    def urgent(self) -> bool:
+        """Is it an emergency? What cannot be read may be a call for help (I2, I6)."""
+        return self.press is None or classify(self.press.kinds) is CaseClass.EMERGENCY
 
 
 class AlarmLane:
@@ -76,6 +89,7 @@ class AlarmLane:
         *,
         submit: Callable[[Iterable[DueNotice]], None],
         worker: Callable[[], int | None],
+        is_working_day: Callable[[date], bool],
         workers: int,
         rng: Random,
         busy: Callable[[], bool] = lambda: False,
@@ -90,6 +104,7 @@ class AlarmLane:
         self._directory = directory
         self._submit = submit
         self._worker = worker
+        self._is_working_day = is_working_day
         self._rng = rng
         self._busy = busy
         self._observe = observe
@@ -116,16 +131,24 @@ class AlarmLane:
     def _take(self, delivery: Delivery) -> None:
         self._observe("received")
         read = _read(delivery)
-        known = None if read.key is None else self._unstored.get(read.key)
+        known = None if read.numbers is None else self._unstored.get(read.numbers)
         if known is not None:
             # The very same press, which still waits: once it is stored both are. In a storm everybody repeats.
-            known.again.append(delivery)
             if known.delivery.done:
                 self._link.acknowledge(delivery)
+            else:
+                known.again.append(delivery)
+            return
+        behind = self._waiting.knows(delivery.topic, urgent=read.urgent)
+        if self._inbox.full and (behind or not read.urgent):
+            self._inbox.put(delivery, partial(self._put_aside, read), hold=False)
             return
         if read.key is not None:
             self._unstored[read.key] = read
-        if not self._store(read):
+        self._store(read)
+        # An emergency is stored at once, unless its own terminal has more of them than can be: then its acknowledgement
+        # would hold up those of all other terminals.
+        if behind or (not read.urgent and self._waiting.holds(delivery.topic, urgent=False)):
             self._inbox.put(delivery, partial(self._put_aside, read))
 
     def _put_aside(self, read: _Read) -> None:
@@ -142,13 +165,10 @@ class AlarmLane:
         """Store what waited on disk for somebody who is gone."""
         self._store(_read(delivery))
 
-    def _store(self, read: _Read) -> bool:
-        """Let a delivery be stored in its turn; False when it is no emergency and has to wait for that."""
-        # What cannot be read may be a call for help (I2, I6).
-        urgent = read.press is None or classify(read.press.kinds) is CaseClass.EMERGENCY
-        self._waiting.put(read, source=read.delivery.topic, urgent=urgent)
+    def _store(self, read: _Read) -> None:
+        """Let a delivery be stored in its turn."""
+        self._waiting.put(read, source=read.delivery.topic, urgent=read.urgent)
         self._go_on()
-        return urgent or not self._waiting.holds(read.delivery.topic, urgent=urgent)
 
     def _go_on(self) -> None:
         """Store what may be stored now; look again when a batch under way has taken too long to be waited for."""
@@ -180,7 +200,8 @@ class AlarmLane:
 
     async def _store_and_tell(self, batch: Sequence[_Read]) -> None:
         """Store what of a batch is not stored yet: together what is plain, and then, alone, what is left."""
-        plain = [(read, read.press) for read in batch if read.press is not None and not read.settled]
+        waiting = [(read, read.press) for read in batch if read.press is not None and not read.settled]
+        plain = [(read, press) for read, press in waiting if not press.copy]
         if len(plain) > 1:
             for (read, press), raised in zip(plain, await self._raise_all([press for _, press in plain]), strict=True):
                 if raised is not None:
@@ -213,8 +234,29 @@ class AlarmLane:
             self._tell(read.terminal, press, raised)
         self._since(delivery, "acknowledged")
         self._observe("told")
+        waited = datetime.now(UTC) - delivery.received_at > _WAITED
+        if waited and raised.terminal_uid is not None and press is not None and read.terminal is not None:
+            assert self._tasks is not None
+            self._tasks.create_task(
+                self._catch_up(read.terminal, raised.terminal_uid, delivery), name="alarms-catch-up"
+            )
         if raised.terminal_uid is not None and press is not None:
             self._states.put_nowait(_state(raised.terminal_uid, delivery, press))
+
+    async def _catch_up(self, terminal: str, uid: UUID, delivery: Delivery) -> None:
+        """Let count what the terminal took back while its alarm waited: telemetry does not wait for alarms."""
+        try:
+            await take_missed(
+                self._pool,
+                self._directory,
+                terminal,
+                uid,
+                since=delivery.received_at,
+                is_working_day=self._is_working_day,
+                worker=self._worker(),
+            )
+        except Exception:  # noqa: BLE001 # the alarm is stored; people see what it is about
+            _log.exception("what a terminal took back meanwhile could not be noted", extra={"terminal": terminal})
 
     def _since(self, delivery: Delivery, stage: str) -> None:
         STAGE.labels(stage).observe(time.monotonic() - delivery.received_mono)
@@ -335,9 +377,14 @@ def _read(delivery: Delivery) -> _Read:
         received_at=delivery.received_at,
         # What a session missed while we were away, another replica has dealt with, perhaps to the end.
         # Only numbers together with a time of the terminal's own tell such a copy from a new press.
-        copy=delivery.retained or (delivery.stored and None not in (alarm.boot, alarm.seq) and alarm.at is not None),
+        copy=delivery.retained or (delivery.stored and None not in (alarm.boot, alarm.seq) and _dated(alarm, delivery)),
     )
     return _Read(delivery, terminal, press)
+
+
+def _dated(alarm: ReadAlarm, delivery: Delivery) -> bool:
+    """Has the terminal a clock? Without one its times begin again with it, and would make a new press an old one."""
+    return alarm.at is not None and sane_time(alarm.at, delivery.received_at) == alarm.at
 
 
 def _state(terminal: UUID, delivery: Delivery, press: Press) -> StateRow:

@@ -6,9 +6,11 @@ again itself. So whatever cannot be stored at once as what it is is kept here, m
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from random import Random
 
 import psycopg
@@ -24,9 +26,18 @@ __all__ = ["Inbox"]
 _log = logging.getLogger(__name__)
 
 _MOST = 1000
+_MOST_FOUND = 500
+_MOST_BYTES = 1 << 22
 _MOST_KEPT = 50_000
+_MOST_KEPT_BYTES = 1 << 26
 _LOOK_EVERY_S = 1.0
 _STRIKE_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    safe: Callable[[], None]
+    hold: bool
 
 
 class Inbox:
@@ -48,21 +59,31 @@ class Inbox:
         self._worker = worker
         self._found = found
         self._rng = rng
-        self._new: dict[Delivery, Callable[[], None]] = {}
+        self._new: dict[Delivery, _New] = {}
         self._kept: dict[Delivery, int] = {}
+        self._bytes = 0
         self._over: list[int] = []
+        self._owner: int | None = None
         self._wake = asyncio.Event()
 
-    def put(self, delivery: Delivery, safe: Callable[[], None]) -> None:
-        """Keep a delivery that waits, and call `safe` once it is on disk. What is too much is the broker's to keep."""
-        if len(self._kept) < _MOST_KEPT:
-            self._new[delivery] = safe
-            self._wake.set()
+    @property
+    def full(self) -> bool:
+        """Is there no more room in memory?"""
+        return len(self._kept) >= _MOST_KEPT or self._bytes >= _MOST_KEPT_BYTES
+
+    def put(self, delivery: Delivery, safe: Callable[[], None], *, hold: bool = True) -> None:
+        """Keep a delivery that waits, and call `safe` once it is on disk.
+
+        Whoever does not want to `hold` it has no room for it now: it is found again when there is.
+        """
+        self._new[delivery] = _New(safe, hold)
+        self._wake.set()
 
     def strike(self, delivery: Delivery) -> None:
         """Forget a delivery: it is stored as what it is, or waits no more for another reason."""
         self._new.pop(delivery, None)
         if (number := self._kept.pop(delivery, None)) is not None:
+            self._bytes -= len(delivery.payload)
             self._over.append(number)
             INBOX.set(len(self._kept))
 
@@ -70,68 +91,93 @@ class Inbox:
         """Keep, strike and look until cancelled."""
         looked_s = struck_s = 0.0
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STRIKE_EVERY_S if self._over else _LOOK_EVERY_S):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
             worker, now_s = self._worker(), time.monotonic()
-            try:
-                if worker is not None:
-                    await self._keep(worker)
-                    if now_s - looked_s >= _LOOK_EVERY_S:
-                        await self._look(worker)
-                        looked_s = now_s
-                if now_s - struck_s >= _STRIKE_EVERY_S:
-                    await self._strike()
-                    struck_s = now_s
-            except psycopg.Error as exc:
-                # What is not kept is not acknowledged: the broker has it, and it waits here to be stored.
-                _log.warning("the inbox cannot be used yet: %s %s", type(exc).__name__, exc.sqlstate)
+            well = True
+            if worker is not None:
+                well = await self._tried(self._keep(worker))
+                if now_s - looked_s >= _LOOK_EVERY_S:
+                    well = await self._tried(self._look(worker)) and well
+                    looked_s = now_s
+            if self._over and now_s - struck_s >= _STRIKE_EVERY_S:
+                well = await self._tried(self._strike()) and well
+                struck_s = now_s
+            if not well:
                 await asyncio.sleep(self._rng.uniform(0.3, 1.0))
+            if self._new and worker is not None:
+                self._wake.set()
+
+    async def _tried(self, part: Awaitable[None]) -> bool:
+        try:
+            await part
+        except psycopg.Error as exc:
+            # What is not kept is not acknowledged: the broker has it, and it waits here to be stored.
+            _log.warning("the inbox cannot be used yet: %s %s", type(exc).__name__, exc.sqlstate)
+            return False
+        return True
 
     async def _keep(self, worker: int) -> None:
-        while self._new:
-            batch = list(self._new)[:_MOST]
-            messages = [NewMessage(one.topic, one.payload, one.received_at, one.retained) for one in batch]
-            try:
-                async with self._pool.connection() as conn:
-                    numbers = await inbox.add(conn, messages, worker=worker)
-            except psycopg.Error as exc:
-                if not is_data_error(exc):
-                    raise
-                _log.warning("the database refuses %d messages in the inbox", len(batch))
-                numbers = []
-            for delivery, number in zip(batch, numbers, strict=bool(numbers)):
-                if (safe := self._new.get(delivery)) is not None:
-                    self._kept[delivery] = number
-                    safe()
-                else:
-                    self._over.append(number)  # it was stored meanwhile
+        """Put what is new on disk, as much as goes well into one statement."""
+        if self._owner != worker and self._kept:
+            async with self._pool.connection() as conn:
+                await inbox.own(conn, list(self._kept.values()), worker=worker)
+        self._owner = worker
+        batch, size = [], 0
+        for delivery in self._new:
+            batch.append(delivery)
+            size += len(delivery.payload)
+            if len(batch) >= _MOST or size >= _MOST_BYTES:
+                break
+        if not batch:
+            return
+        messages = [NewMessage(one.topic, one.payload, one.received_at, one.retained) for one in batch]
+        try:
+            async with self._pool.connection() as conn:
+                numbers = await inbox.add(conn, messages, worker=worker)
+        except psycopg.Error as exc:
+            if not is_data_error(exc):
+                raise
+            _log.warning("the database refuses %d messages in the inbox", len(batch))
             for delivery in batch:
                 self._new.pop(delivery, None)
-            INBOX.set(len(self._kept))
+            return
+        for delivery, number in zip(batch, numbers, strict=True):
+            new = self._new.pop(delivery, None)
+            if new is None:
+                self._over.append(number)  # it was stored meanwhile
+                continue
+            if new.hold:
+                self._hold(delivery, number)
+            new.safe()
+
+    def _hold(self, delivery: Delivery, number: int) -> None:
+        self._kept[delivery] = number
+        self._bytes += len(delivery.payload)
+        INBOX.set(len(self._kept))
 
     async def _strike(self) -> None:
-        if over := self._over[:]:
-            async with self._pool.connection() as conn:
-                await inbox.strike(conn, over)
-            del self._over[: len(over)]
+        over = self._over[:]
+        async with self._pool.connection() as conn:
+            await inbox.strike(conn, over)
+        del self._over[: len(over)]
 
     async def _look(self, worker: int) -> None:
-        room = _MOST_KEPT - len(self._kept)
-        if room <= 0:
+        """Find what nobody holds: a dead worker's, and what there was no room for."""
+        if self.full:
             return
         holding = [*self._kept.values(), *self._over]
         async with self._pool.connection() as conn:
-            lost = await inbox.take_over(conn, worker, holding=holding, limit=min(room, _MOST))
+            lost = await inbox.take_over(conn, worker, holding=holding, limit=_MOST_FOUND)
         for message in lost:
             delivery = _again(message)
-            self._kept[delivery] = message.id
+            self._hold(delivery, message.id)
             self._found(delivery)
+            await asyncio.sleep(0)  # whatever comes meanwhile goes first
         if lost:
-            _log.warning("%d alarms waited for a gateway that is gone: they are stored now", len(lost))
+            _log.warning("%d alarms waited in the inbox and nobody held them: they are stored now", len(lost))
 
 
 def _again(message: WaitingMessage) -> Delivery:

@@ -26,18 +26,23 @@ class Batch(Generic[T]):
 
 
 class Waiting(Generic[T]):
-    """Hands out batches: of emergencies at most two at a time, of anything else one, and none beside emergencies.
+    """Hands out batches: of emergencies at most two at a time, of anything else one, and that alone.
 
     So an emergency finds a place at once however much else is there, and a database on the same machine is not asked
     for more than it can do at a time. A batch that takes longer than `long_s` (somebody holds the row of a case) no
-    longer counts: it must hold up nothing else. `most` batches are under way in any case.
+    longer counts: it must hold up nothing else. `most` batches are under way in any case, and half of these places are
+    for emergencies only. What waits for `patient_s` is begun beside an emergency, or somebody's flood would hide it.
     """
 
-    def __init__(self, *, most: int, largest: int = 128, largest_other: int = 16, long_s: float = 0.25) -> None:
+    def __init__(
+        self, *, most: int, largest: int = 128, largest_other: int = 16, long_s: float = 0.25, patient_s: float = 1.0
+    ) -> None:
         """Hand out up to `largest` emergencies in a batch, or `largest_other` of anything else."""
         self._most = most
         self._largest = {True: largest, False: largest_other}
         self._long_s = long_s
+        self._patient_s = patient_s
+        self._others_since_s: float | None = None
         self._lines: dict[Line, deque[T]] = {}
         self._ready: dict[bool, deque[Line]] = {True: deque(), False: deque()}
         self._under_way: list[Batch[T]] = []
@@ -56,11 +61,22 @@ class Waiting(Generic[T]):
         fresh = [batch for batch in self._under_way if now_s - batch.began_s < self._long_s]
         if len(fresh) >= _AT_ONCE or len(self._under_way) >= self._most:
             return None
-        if self._ready[True]:
-            return self._take(urgent=True, now_s=now_s)
-        if self._ready[False] and not fresh:
+        if self._turn_of_others(fresh, now_s=now_s):
+            self._others_since_s = None
             return self._take(urgent=False, now_s=now_s)
-        return None
+        return self._take(urgent=True, now_s=now_s) if self._ready[True] else None
+
+    def _turn_of_others(self, fresh: Sequence[Batch[T]], *, now_s: float) -> bool:
+        if not self._ready[False]:
+            self._others_since_s = None
+            return False
+        if self._others_since_s is None:
+            self._others_since_s = now_s
+        if sum(not batch.urgent for batch in self._under_way) >= max(1, self._most // 2):
+            return False
+        if now_s - self._others_since_s >= self._patient_s:
+            return all(batch.urgent for batch in fresh)
+        return not fresh and not self._ready[True]
 
     def _take(self, *, urgent: bool, now_s: float) -> Batch[T]:
         ready = self._ready[urgent]
@@ -77,6 +93,10 @@ class Waiting(Generic[T]):
                 self._ready[line[1]].append(line)
             else:
                 del self._lines[line]
+
+    def knows(self, source: str, *, urgent: bool) -> bool:
+        """Does anything of this source wait, or is it under way?"""
+        return (source, urgent) in self._lines
 
     def holds(self, source: str, *, urgent: bool) -> bool:
         """Does anything of this source still wait to be begun?"""

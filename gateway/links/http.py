@@ -310,6 +310,9 @@ class _Connection(asyncio.Protocol):
             self._end(keep=self._parser.should_keep_alive() and self._status != _SWITCHING)
 
     def _end(self, *, keep: bool) -> None:
+        if self._answer is None:
+            self.close()  # a second answer to one request
+            return
         self._settle(Answer(self._status, self._body))
         self._used = True
         if keep:

@@ -172,7 +172,7 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     one = await _arrive(conn, directory, press, origin)
     await cases.lock_subject(conn, one.subject)
 
-    if press.copy and (known_case := await cases.known_copy(conn, press.terminal, press.digest)) is not None:
+    if press.copy and (known_case := await cases.known_copy(conn, press.terminal, origin.epoch, press.digest)):
         return Raised(case_id=known_case, how="repeated", terminal_uid=origin.terminal_uid)
     before = await cases.standing(conn, subject=one.subject, case_class=one.case_class, key=one.key)
     known = before.alarm
@@ -268,8 +268,11 @@ def _repeats(one: _Arrived, known: KnownAlarm) -> bool:
     """Is it the same press as `known` (D5, D10)?"""
     press = one.press
     differs = one.numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
-    in_time = one.numbered or one.origin.now - known.stored_at <= WINDOW
+    # What waited is judged by when it came, and not by when its turn is.
+    in_time = one.numbered or press.received_at - known.received_at <= WINDOW
     says_more = (known.test and not press.test) or not set(press.kinds) <= set(known.kinds)
+    if one.numbered and not differs and not says_more and press.received_at <= known.stored_at:
+        return True  # another copy of it was quicker, whatever became of its case meanwhile
     return in_time and is_repeat(CaseState(known.case_state), another_time=differs, says_more=says_more)
 
 

@@ -15,11 +15,11 @@ from gateway.service import fan_out
 from gateway.service.case_commands import Outcome, close_in
 from gateway.service.case_work import Work, WorkingDay, add_fact, locked
 from gateway.service.run_procedures import advance_work
-from gateway.store import cases, outbox, procedures, queries
+from gateway.store import cases, outbox, procedures, queries, telemetry
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
 
-__all__ = ["WORDS", "take_word"]
+__all__ = ["WORDS", "take_missed", "take_word"]
 
 WORDS = frozenset({CANCEL, HEARD, *RESTORES})
 _CANCEL_WITHIN = timedelta(minutes=5)
@@ -61,6 +61,34 @@ async def take_word(
                 await advance_work(work, is_working_day)
                 await work.flush()
                 touched.append(case_id)
+    return touched
+
+
+async def take_missed(
+    pool: Pool,
+    directory: Directory,
+    terminal: str,
+    uid: UUID,
+    *,
+    since: datetime,
+    is_working_day: WorkingDay,
+    worker: int | None,
+) -> list[UUID]:
+    """Let count what a terminal said while an alarm of its, received at `since`, still waited to become a case."""
+    async with pool.connection() as conn:
+        words = await telemetry.words_since(conn, uid, WORDS, since=since)
+    touched: list[UUID] = []
+    for word, value, said_at in words:
+        touched += await take_word(
+            pool,
+            directory,
+            terminal,
+            word,
+            seq=value if isinstance(value, int) and not isinstance(value, bool) else None,
+            said_at=said_at,
+            is_working_day=is_working_day,
+            worker=worker,
+        )
     return touched
 
 

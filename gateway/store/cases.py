@@ -128,6 +128,7 @@ class KnownAlarm:
     case_id: UUID
     pressed_at: datetime | None
     kinds: list[str]
+    received_at: datetime
     stored_at: datetime
     case_state: str
     test: bool
@@ -180,12 +181,15 @@ async def lock_subjects(conn: Connection, subjects: Sequence[str]) -> None:
     )
 
 
-async def known_copy(conn: Connection, terminal: str | None, digest: bytes) -> UUID | None:
-    """Return the case that these very bytes from this terminal once led to, however long ago."""
+async def known_copy(conn: Connection, terminal: str | None, epoch: int, digest: bytes) -> UUID | None:
+    """Return the case that these very bytes from this terminal once led to, however long ago, in this life of it."""
     mine = "terminal_id IS NULL" if terminal is None else "terminal_id = %(terminal)s"  # either finds the index
     cursor = await conn.execute(
-        f"SELECT case_id FROM alarm WHERE {mine} AND digest = %(digest)s LIMIT 1",  # noqa: S608
-        {"terminal": terminal, "digest": digest},
+        f"""
+        SELECT case_id FROM alarm
+        WHERE {mine} AND digest = %(digest)s AND epoch IS NOT DISTINCT FROM %(epoch)s LIMIT 1
+        """,  # noqa: S608
+        {"terminal": terminal, "digest": digest, "epoch": epoch},
     )
     row = await cursor.fetchone()
     return None if row is None else row[0]
@@ -219,7 +223,8 @@ async def standings(conn: Connection, asked: Sequence[tuple[str, str, str]], *, 
     ):
         await alarm.execute(
             """
-            SELECT a.key, a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds, a.stored_at, c.state, a.test
+            SELECT a.key, a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds, a.received_at, a.stored_at, c.state,
+                   a.test
             FROM unnest(%b::text[]) AS asked (key) CROSS JOIN LATERAL (
                 SELECT * FROM alarm WHERE alarm.key = asked.key ORDER BY occurrence DESC LIMIT 1
             ) AS a JOIN cases c ON c.id = a.case_id

@@ -9,7 +9,7 @@ from psycopg.rows import class_row
 from gateway.store.outbox import LEASE, LIVING, WORKER_LOCK
 from gateway.store.pool import Connection
 
-__all__ = ["NewMessage", "WaitingMessage", "add", "strike", "take_over"]
+__all__ = ["NewMessage", "WaitingMessage", "add", "own", "strike", "take_over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ async def add(conn: Connection, messages: Sequence[NewMessage], *, worker: int) 
         ),
     )
     return sorted(row[0] for row in await cursor.fetchall())
+
+
+async def own(conn: Connection, ids: Sequence[int], *, worker: int) -> None:
+    """Enter who stores these messages now."""
+    await conn.execute("UPDATE inbox SET worker = %s WHERE id = ANY(%b::bigint[])", (worker, list(ids)))
 
 
 async def strike(conn: Connection, ids: Sequence[int]) -> None:

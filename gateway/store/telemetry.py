@@ -1,6 +1,6 @@
 """Heartbeats, fixes and events: time series, and the newest state of each terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -135,6 +135,20 @@ async def add_fixes(conn: Connection, rows: Sequence[FixRow]) -> None:
         """,
         _columns(rows, names),
     )
+
+
+async def words_since(
+    conn: Connection, terminal: UUID, names: Collection[str], *, since: datetime
+) -> list[tuple[str, object, datetime]]:
+    """Return what a terminal said of these since we received something of it: name, value and time, in order."""
+    cursor = await conn.execute(
+        """
+        SELECT name, value, at FROM terminal_event
+        WHERE terminal_uid = %s AND name = ANY(%s) AND received_at >= %s ORDER BY received_at, at
+        """,
+        (terminal, list(names), since),
+    )
+    return await cursor.fetchall()
 
 
 async def add_events(conn: Connection, rows: Sequence[EventRow]) -> None:
