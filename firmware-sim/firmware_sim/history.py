@@ -92,6 +92,7 @@ async def copy_cases(
         step = max(1, _BATCH // originals)
         batches = iter([(first, min(copies, first + step - 1)) for first in range(1, copies + 1, step)])
         closed = originals
+        await _set_autovacuum(connections[0], sql.SQL("SET (autovacuum_enabled = off)"))  # it would come all the time
 
         async def copy(conn: psycopg.AsyncConnection) -> None:
             nonlocal closed
@@ -104,6 +105,7 @@ async def copy_cases(
                 progress(closed)
 
         await _with_each(connections, copy)
+        await _set_autovacuum(connections[0], sql.SQL("RESET (autovacuum_enabled)"))
         tables = iter(_LARGEST_FIRST)
 
         async def tidy(conn: psycopg.AsyncConnection) -> None:
@@ -126,6 +128,11 @@ async def _one(conn: psycopg.AsyncConnection, query: LiteralString) -> int:
     row = await (await conn.execute(query)).fetchone()
     assert row is not None
     return int(row[0])
+
+
+async def _set_autovacuum(conn: psycopg.AsyncConnection, setting: sql.SQL) -> None:
+    for table in _TABLES:
+        await conn.execute(sql.SQL("ALTER TABLE {} {}").format(sql.Identifier(table), setting))
 
 
 async def _with_each(
