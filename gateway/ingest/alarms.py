@@ -9,8 +9,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from functools import partial
 from random import Random
 from uuid import UUID
@@ -44,7 +44,7 @@ _TRANSPORT = "mqtt"
 _STATES_AFTER_S = 0.1
 _STATES_AFTER_STORM_S = 2.0
 _MOST_STATES = 500
-_WAITED = timedelta(seconds=1)
+_WAITED_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -200,7 +200,7 @@ class AlarmLane:
 
     async def _store_and_tell(self, batch: Sequence[_Read]) -> None:
         """Store what of a batch is not stored yet: together what is plain, and then, alone, what is left."""
-        waiting = [(read, read.press) for read in batch if read.press is not None and not read.settled]
+        waiting = [(read, _as_it_came(read, read.press)) for read in batch if read.press and not read.settled]
         plain = [(read, press) for read, press in waiting if not press.copy]
         if len(plain) > 1:
             for (read, press), raised in zip(plain, await self._raise_all([press for _, press in plain]), strict=True):
@@ -212,7 +212,7 @@ class AlarmLane:
             if read.press is None:
                 self._settle(read, None, await self._misread(read.delivery, read.terminal, read.reason))
             else:
-                self._settle(read, read.press, await self._raise(read.delivery, read.press))
+                self._settle(read, read.press, await self._raise(read.delivery, _as_it_came(read, read.press)))
 
     def _settle(self, read: _Read, press: Press | None, raised: Raised | None) -> None:
         """Do all that follows from a commit. Nothing here waits: no alarm is to wait for what follows another's."""
@@ -234,8 +234,7 @@ class AlarmLane:
             self._tell(read.terminal, press, raised)
         self._since(delivery, "acknowledged")
         self._observe("told")
-        waited = datetime.now(UTC) - delivery.received_at > _WAITED
-        if waited and raised.terminal_uid is not None and press is not None and read.terminal is not None:
+        if _waited(delivery) and raised.terminal_uid is not None and press is not None and read.terminal is not None:
             assert self._tasks is not None
             self._tasks.create_task(
                 self._catch_up(read.terminal, raised.terminal_uid, delivery), name="alarms-catch-up"
@@ -380,6 +379,18 @@ def _read(delivery: Delivery) -> _Read:
         copy=delivery.retained or (delivery.stored and None not in (alarm.boot, alarm.seq) and _dated(alarm, delivery)),
     )
     return _Read(delivery, terminal, press)
+
+
+def _waited(delivery: Delivery) -> timedelta:
+    """Return how long it has waited by now, nothing if that is not worth to be spoken of."""
+    waited_s = time.monotonic() - delivery.received_mono
+    return timedelta(seconds=waited_s) if waited_s > _WAITED_S else timedelta(0)
+
+
+def _as_it_came(read: _Read, press: Press) -> Press:
+    """Return a press for its turn: what waited is judged by when it came."""
+    waited = _waited(read.delivery)
+    return replace(press, waited=waited) if waited else press
 
 
 def _dated(alarm: ReadAlarm, delivery: Delivery) -> bool:

@@ -188,7 +188,7 @@ def _again(message: WaitingMessage) -> Delivery:
         qos=0,
         retained=message.retained,
         received_at=message.received_at,
-        received_mono=time.monotonic(),
+        received_mono=time.monotonic() - message.age_s,
         mid=0,
         session=-1,
         stored=True,

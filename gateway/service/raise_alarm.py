@@ -56,8 +56,9 @@ class Press:
 
     ``drill``: the drill whose scenario makes it; nobody pressed.
     ``copy``: the broker may send this once more on its own account (retained, or kept for a session that came back),
-    so the very same bytes are no new press, however their case stands. ``site``: what the gateway itself has to say of
-    a site; it comes from no terminal and is always technical.
+    so the very same bytes are no new press, however their case stands. ``waited``: how long it lay here before its
+    turn; it is judged as of the moment when it came. ``site``: what the gateway itself has to say of a site; it comes
+    from no terminal and is always technical.
     """
 
     terminal: str | None
@@ -75,6 +76,7 @@ class Press:
     test: bool = False
     drill: UUID | None = None
     copy: bool = False
+    waited: timedelta = timedelta(0)
     problems: tuple[str, ...] = ()
     site: str | None = None
 
@@ -268,10 +270,10 @@ def _repeats(one: _Arrived, known: KnownAlarm) -> bool:
     """Is it the same press as `known` (D5, D10)?"""
     press = one.press
     differs = one.numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
-    # What waited is judged by when it came, and not by when its turn is.
-    in_time = one.numbered or press.received_at - known.received_at <= WINDOW
+    came_at = one.origin.now - press.waited
+    in_time = one.numbered or came_at - known.stored_at <= WINDOW
     says_more = (known.test and not press.test) or not set(press.kinds) <= set(known.kinds)
-    if one.numbered and not differs and not says_more and press.received_at <= known.stored_at:
+    if press.waited and one.numbered and not differs and not says_more and came_at <= known.stored_at:
         return True  # another copy of it was quicker, whatever became of its case meanwhile
     return in_time and is_repeat(CaseState(known.case_state), another_time=differs, says_more=says_more)
 

@@ -128,7 +128,6 @@ class KnownAlarm:
     case_id: UUID
     pressed_at: datetime | None
     kinds: list[str]
-    received_at: datetime
     stored_at: datetime
     case_state: str
     test: bool
@@ -223,8 +222,7 @@ async def standings(conn: Connection, asked: Sequence[tuple[str, str, str]], *, 
     ):
         await alarm.execute(
             """
-            SELECT a.key, a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds, a.received_at, a.stored_at, c.state,
-                   a.test
+            SELECT a.key, a.id, a.occurrence, a.case_id, a.pressed_at, a.kinds, a.stored_at, c.state, a.test
             FROM unnest(%b::text[]) AS asked (key) CROSS JOIN LATERAL (
                 SELECT * FROM alarm WHERE alarm.key = asked.key ORDER BY occurrence DESC LIMIT 1
             ) AS a JOIN cases c ON c.id = a.case_id

@@ -24,13 +24,14 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class WaitingMessage:
-    """A message as it waits."""
+    """A message as it waits, since so many seconds by the database's clock."""
 
     id: int
     topic: str
     payload: bytes
     received_at: datetime
     retained: bool
+    age_s: float
 
 
 async def add(conn: Connection, messages: Sequence[NewMessage], *, worker: int) -> list[int]:
@@ -77,8 +78,9 @@ async def take_over(conn: Connection, worker: int, *, holding: Collection[int], 
                     AND NOT EXISTS (SELECT FROM unnest(%(holding)b::bigint[]) AS held (id) WHERE held.id = inbox.id)
                 ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
             ), taken AS (
-                UPDATE inbox SET worker = %(me)s, kept_at = clock_timestamp() FROM lost WHERE inbox.id = lost.id
-                RETURNING inbox.id, topic, payload, received_at, retained
+                UPDATE inbox SET worker = %(me)s FROM lost WHERE inbox.id = lost.id
+                RETURNING inbox.id, topic, payload, received_at, retained,
+                          extract(epoch FROM clock_timestamp() - kept_at)::float8 AS age_s
             )
             SELECT * FROM taken ORDER BY id
             """,  # noqa: S608

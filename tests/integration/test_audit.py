@@ -478,18 +478,18 @@ async def test_no_gateway_while_nothing_is_due_is_for_others_to_say(nanjing: Wat
 
 _WAITING = """
     INSERT INTO inbox (worker, topic, payload, received_at, retained)
-    VALUES (1, 'okc/v1/860000000000001/up/alarm', '{}', onekey_now(), false)
+    VALUES (1, 'okc/v1/860000000000001/up/alarm', '{{}}', '{at}', false)
 """
 
 
 async def test_alarms_that_wait_in_the_inbox_are_seen_whether_or_not_somebody_runs(nanjing: Watch) -> None:
-    await nanjing.sabotage(_WAITING)
+    await nanjing.sabotage(_WAITING.format(at=nanjing.desk.now.isoformat()))
     nanjing.desk.turn(seconds=59)
     await nanjing.clean()
     nanjing.desk.turn(seconds=2)
-    finding = await nanjing.raises("alarms_wait", "received more than a minute ago", "仍未立案")
+    await nanjing.raises("alarms_wait", "received more than a minute ago", "仍未立案")
     nanjing.worker_lives = False
-    await nanjing.raises("nobody_runs", "no gateway is alive", "没有任何网关在运行")
+    finding = await nanjing.raises("nobody_runs", "no gateway is alive", "没有任何网关在运行")
     await nanjing.sabotage("DELETE FROM inbox")
     nanjing.worker_lives = True
     await nanjing.clears(finding)
