@@ -1015,6 +1015,42 @@ def test_after_the_closure_only_a_copy_of_the_broker_is_the_old_press(gateway: G
     assert (again.case_id == case) == copy
 
 
+LONG = timedelta(minutes=5)
+
+
+def close(gateway: Gateway, case: UUID) -> None:
+    gateway.run(
+        close_case(gateway.pool, gateway.directory, case, outcome="helped", confirmed_by="daughter", note="why")
+    )
+
+
+def test_a_press_that_waited_while_another_gateway_was_quicker_opens_nothing(gateway: Gateway) -> None:
+    press = pressed("box", "sos", boot=0, seq=0)
+    case = gateway.raise_alarm(press).case_id
+    close(gateway, case)
+    again = gateway.raise_alarm(replace(press, waited=LONG))
+    assert (again.how, again.case_id) == ("repeated", case)
+    # It says more than what was stored: then it is heard.
+    assert gateway.raise_alarm(replace(press, kinds=("fall",), waited=LONG)).how == "opened"
+
+
+def test_what_waited_without_numbers_is_a_repeat_if_it_came_in_time(gateway: Gateway) -> None:
+    press = pressed("box", "sos")
+    case = gateway.raise_alarm(press).case_id
+    gateway.admin.execute("UPDATE alarm SET stored_at = stored_at - interval '40 s'")
+    assert gateway.raise_alarm(replace(press, waited=timedelta(seconds=20))).how == "repeated"
+    again = gateway.raise_alarm(press)
+    assert (again.how, again.case_id) == ("joined", case)
+
+
+def test_the_bytes_of_a_former_life_are_no_copy(gateway: Gateway) -> None:
+    press = pressed("box", "sos", boot=1, seq=1, pressed_at=datetime.now(UTC))
+    close(gateway, gateway.raise_alarm(press).case_id)
+    gateway.admin.execute("UPDATE terminal SET epoch = 2")
+    gateway.admin.execute("UPDATE site SET revision = revision + 1")
+    assert gateway.raise_alarm(replace(press, copy=True)).how == "opened"
+
+
 def test_whoever_closes_ends_no_press_that_they_did_not_see(gateway: Gateway) -> None:
     case = gateway.raise_alarm(pressed("box", "sos", boot=0, seq=0)).case_id
     gateway.raise_alarm(pressed("box", "sos", boot=0, seq=1))

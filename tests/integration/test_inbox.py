@@ -1,20 +1,28 @@
 """The inbox on a real database: what waits is kept, struck out once it is stored, and taken over from the dead (I1)."""
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
 
+from gateway.ingest import alarms
 from gateway.ingest import inbox as lanes
+from gateway.ingest.alarms import AlarmLane
 from gateway.ingest.inbox import Inbox
 from gateway.links.mqtt import Delivery
+from gateway.service.telemetry import Told, store_reports
+from gateway.service.workdays import Workdays
 from gateway.store import inbox, outbox
+from gateway.store.cases import lock_subject
+from gateway.store.directory import Directory
 from gateway.store.inbox import NewMessage
 from gateway.store.pool import Pool, connect
+from schemas.reports import EventReport
 
 AT = datetime(2026, 11, 22, 6, 31, 5, tzinfo=UTC)
 
@@ -138,3 +146,156 @@ async def test_a_message_that_the_database_refuses_stays_with_the_broker(databas
         here.put(good)
         await here.until_rows([b"1"])
         assert here.safe == [good.topic]
+
+
+async def test_what_has_no_room_in_memory_is_safe_and_found_when_there_is(
+    database: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lanes, "_MOST_KEPT", 1)
+    monkeypatch.setattr(inbox, "LEASE", timedelta(0))
+    async with desk(database, pool) as here:
+        held = delivery("1", b"1")
+        here.put(held)
+        await here.until_rows([b"1"])
+        assert here.inbox.full
+        here.inbox.put(delivery("2", b"2"), lambda: here.safe.append("2"), hold=False)
+        await here.until_rows([b"1", b"2"])
+        await asyncio.sleep(0.2)
+        assert (here.safe, here.found) == ([held.topic, "2"], [])
+        here.inbox.strike(held)
+        await here.until_found(1)
+        assert here.found[0].payload == b"2"
+        assert here.found[0].received_mono <= time.monotonic() - 0.2  # it has waited since it was kept
+
+
+async def test_a_worker_under_a_new_name_keeps_what_it_holds(database: str, pool: Pool) -> None:
+    async with desk(database, pool) as here, await connect(database, name="again") as session:
+        here.put(delivery("1", b"1"))
+        await here.until_rows([b"1"])
+        here.worker = await outbox.register(session, "a")
+        here.put(delivery("2", b"2"))
+        await here.until_rows([b"1", b"2"])
+        async with pool.connection() as conn:
+            owners = await (await conn.execute("SELECT DISTINCT worker FROM inbox")).fetchall()
+        assert owners == [(here.worker,)]
+        assert not here.found
+
+
+# The lane before it
+
+
+class Link:
+    """The broker's side of the alarm lane: what it hands over, and what it hears."""
+
+    def __init__(self) -> None:
+        self.take: Callable[[Delivery], None] = lambda _: None
+        self.acknowledged: list[bytes] = []
+
+    async def run(self, take: Callable[[Delivery], None]) -> None:
+        self.take = take
+        await asyncio.Event().wait()
+
+    def acknowledge(self, one: Delivery) -> None:
+        if not one.done:
+            one.done = True
+            self.acknowledged.append(one.payload)
+
+    def post(self, topic: str, payload: bytes) -> None:
+        """The terminal hears nothing here."""
+
+
+def alarm(kind: str, seq: int) -> bytes:
+    return json.dumps({"v": 1, "kinds": [kind], "boot": 1, "seq": seq}).encode()
+
+
+@asynccontextmanager
+async def lane(database: str, pool: Pool, directory: Directory) -> AsyncIterator[Link]:
+    link = Link()
+    async with await connect(database, name="lane-test") as session:
+        worker = await outbox.register(session, "a")
+        opened = AlarmLane(
+            link,  # type: ignore[arg-type]
+            pool,
+            directory,
+            submit=lambda _: None,
+            worker=lambda: worker,
+            is_working_day=Workdays().is_working_day,
+            workers=4,
+            rng=Random(1),
+        )
+        task = asyncio.ensure_future(opened.run())
+        await asyncio.sleep(0.05)
+        try:
+            yield link
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+BOX, OTHER = "860000000000001", "860000000000002"
+
+
+async def _subject(pool: Pool, terminal: str) -> str:
+    async with pool.connection() as conn:
+        cursor = await conn.execute("SELECT subject FROM cases WHERE terminal_id = %s", (terminal,))
+        row = await cursor.fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+@pytest.mark.usefixtures("site")
+async def test_a_terminal_that_cannot_stop_pressing_holds_up_nobodys_acknowledgement(
+    database: str, pool: Pool, directory: Directory
+) -> None:
+    async with lane(database, pool, directory) as link:
+        link.take(delivery(BOX, alarm("sos", 0)))
+        await until(lambda: len(link.acknowledged) == 1)
+        subject = await _subject(pool, BOX)
+        async with await connect(database, name="slow") as slow, slow.transaction():
+            await lock_subject(slow, subject)  # whatever this household presses takes long to be stored
+            first, *rest = [delivery(BOX, alarm("sos", number)) for number in range(1, 20)]
+            for one in (first, *rest):
+                link.take(one)
+            link.take(delivery(OTHER, alarm("sos", 0)))
+            await until(lambda: all(one.done for one in rest))
+            assert not first.done  # it is being stored, and is the only one that the broker waits for
+            await until(lambda: alarm("sos", 0) in link.acknowledged[1:])
+        await until(lambda: first.done)
+        async with asyncio.timeout(15), pool.connection() as conn:
+            while await (await conn.execute("SELECT count(*) FROM alarm")).fetchone() != (21,):
+                await asyncio.sleep(0.05)
+            while await (await conn.execute("SELECT count(*) FROM inbox")).fetchone() != (0,):
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("site")
+async def test_power_that_came_back_while_its_loss_waited_to_be_stored_is_no_trouble(
+    database: str, pool: Pool, directory: Directory
+) -> None:
+    lost = delivery(BOX, alarm("power_lost", 0))
+    lost.received_at = datetime.now(UTC) - timedelta(seconds=20)
+    lost.received_mono -= 20
+    back = EventReport(name="power_restored", value=None, at=None, boot=1, seq=1, v=1)
+    await store_reports(pool, directory, [Told(BOX, datetime.now(UTC), back)], worker=None)
+    async with lane(database, pool, directory) as link:
+        link.take(lost)
+        async with asyncio.timeout(15), pool.connection() as conn:
+            asked = "SELECT state, outcome FROM cases"
+            while await (await conn.execute(asked)).fetchall() != [("closed", "technical_fixed")]:
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("at", "is_copy"), [("2026-11-22T06:31:05Z", True), ("1970-01-01T00:00:09Z", False)])
+def test_only_a_clock_that_goes_right_makes_an_old_press_a_copy(at: str, is_copy: bool) -> None:
+    one = delivery(BOX, json.dumps({"v": 1, "kinds": ["sos"], "boot": 1, "seq": 1, "at": at}).encode())
+    one.stored = True
+    press = alarms._read(one).press
+    assert press is not None
+    assert press.copy is is_copy

@@ -255,6 +255,16 @@ async def test_an_answer_that_comes_in_pieces_is_an_answer(channel: WebhookChann
     assert await outcome_of(channel, replies(*parts)) == Sent(status=200, answer=PartyAnswer("accepted"))
 
 
+async def test_a_second_answer_to_one_request_is_nobodys(channel: WebhookChannel) -> None:
+    taken = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with Platform(replies(taken + taken.replace(b"200", b"500"))).serving() as platform, asyncio.timeout(10):
+        notice = notice_to(platform.url)
+        assert await channel.send(notice) == Sent(status=200)
+        # One connection must not be taken for two.
+        assert await asyncio.gather(channel.send(notice), channel.send(notice)) == [Sent(status=200)] * 2
+    assert len(platform.requests) == 3
+
+
 @pytest.mark.parametrize(
     "body",
     [
