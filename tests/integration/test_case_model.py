@@ -356,6 +356,7 @@ class CaseMachine(RuleBasedStateMachine):
         self.cases: list[Case] = []
         self.by_key: dict[tuple[object, ...], Sighting] = {}
         self.alarms: dict[UUID, Sighting] = {}
+        self.lives: dict[UUID, int] = {}
         self.sent: list[Press] = []
         self.held: dict[str, DueNotice] = {}
         self.numbers = dict.fromkeys(TERMINALS, 0)
@@ -404,6 +405,7 @@ class CaseMachine(RuleBasedStateMachine):
             self.cases.append(case)
         case.plan(taken=taken)
         self.by_key[key] = self.alarms[alarm] = Sighting(case, press, test, self.tick, occurrence)
+        self.lives[alarm] = self.epochs[press.terminal]
         return how, case
 
     def _same(self, press: Press, known: Sighting) -> bool:
@@ -509,8 +511,13 @@ class CaseMachine(RuleBasedStateMachine):
             self.press(replace(press, transport=transport, received_at=datetime.now(UTC)), taken=taken)
 
     def copied(self, press: Press) -> None:
-        """Let the broker send what it kept: once stored, it is never a press."""
-        led_to = {one.case.id for one in self.alarms.values() if one.press.digest == press.digest}
+        """Let the broker send what it kept: once stored in this life of the terminal, it is never a press."""
+        assert press.terminal is not None
+        led_to = {
+            one.case.id
+            for alarm, one in self.alarms.items()
+            if one.press.digest == press.digest and self.lives[alarm] == self.epochs[press.terminal]
+        }
         if led_to:
             raised = self.gateway.raise_alarm(replace(press, copy=True), worker=self.gateway.worker)
             assert raised.how == "repeated"
