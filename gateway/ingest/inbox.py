@@ -117,6 +117,9 @@ class Inbox:
             # What is not kept is not acknowledged: the broker has it, and it waits here to be stored.
             _log.warning("the inbox cannot be used yet: %s %s", type(exc).__name__, exc.sqlstate)
             return False
+        except Exception:  # noqa: BLE001 # a fault of the inbox must not end the lane: what waits is stored without it (D12)
+            _log.exception("the inbox failed")
+            return False
         return True
 
     async def _keep(self, worker: int) -> None:
@@ -142,7 +145,9 @@ class Inbox:
                 raise
             _log.warning("the database refuses %d messages in the inbox", len(batch))
             for delivery in batch:
-                self._new.pop(delivery, None)
+                new = self._new.pop(delivery, None)
+                if new is not None and not new.hold:
+                    self._found(delivery)  # room or not: nobody else holds it
             return
         for delivery, number in zip(batch, numbers, strict=True):
             new = self._new.pop(delivery, None)

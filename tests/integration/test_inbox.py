@@ -169,6 +169,14 @@ async def test_what_has_no_room_in_memory_is_safe_and_found_when_there_is(
         assert here.found[0].received_mono <= time.monotonic() - 0.2  # it has waited since it was kept
 
 
+async def test_what_the_database_refuses_is_stored_when_nobody_else_holds_it(database: str, pool: Pool) -> None:
+    async with desk(database, pool) as here:
+        refused = delivery("a\0b")
+        here.inbox.put(refused, lambda: here.safe.append("never"), hold=False)
+        await here.until_found(1)
+        assert (here.found, here.safe) == ([refused], [])
+
+
 async def test_a_worker_under_a_new_name_keeps_what_it_holds(database: str, pool: Pool) -> None:
     async with desk(database, pool) as here, await connect(database, name="again") as session:
         here.put(delivery("1", b"1"))

@@ -188,7 +188,8 @@ def test_those_who_care_have_everything_but_the_health_record(role: str) -> None
 
 
 roles = st.sampled_from([*FULL_ROLES, *NAMED_ROLES, "neighbour"]) | st.from_regex(
-    r"[a-z][a-z_]{0,20}", fullmatch=True  # a digit might be one of somebody's age
+    r"[a-z][a-z_]{0,20}",
+    fullmatch=True,  # a digit might be one of somebody's age
 )
 levels = st.sampled_from([level.value for level in Privacy])
 reasons = st.sampled_from(["alarm", "fallback", "pressed_again", "location", "closed"])
