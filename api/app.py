@@ -59,7 +59,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None) -> FastAPI:
         async with AsyncExitStack() as stack:
             used = pool
             if used is None:
-                used = await stack.enter_async_context(open_pool(database, name="api", size=_POOL_SIZE))
+                used = await stack.enter_async_context(open_pool(database, name="api", size=_POOL_SIZE, wide=True))
             hub = Hub(database, rng=Random())  # noqa: S311  spreads reconnects
             app.state.parts = Parts(used, Directory(keyring), hub, workdays, settings.report_font)
             async with hub.running():

@@ -10,6 +10,7 @@ import psycopg
 
 from gateway.config import Settings
 from gateway.domain.outbox import DueNotice
+from gateway.garbage import collect_when_quiet
 from gateway.ingest.alarms import FILTERS as ALARM_FILTERS
 from gateway.ingest.alarms import AlarmLane
 from gateway.ingest.telemetry import FILTERS as TELEMETRY_FILTERS
@@ -123,7 +124,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         )
         runner = Runner(
             procedure_pool,
-            Directory(keyring),
+            directory,
             notify_link,
             submit=dispatcher.submit,
             worker=lambda: dispatcher.worker,
@@ -137,6 +138,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(dispatcher.run(), name="notify")
             tasks.create_task(alarms.run(), name="alarms")
+            tasks.create_task(collect_when_quiet(lambda: not (alarms.storing or dispatcher.under_way)), name="garbage")
             tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
             tasks.create_task(_restarted("procedures", runner.run, rng), name="procedures")
             tasks.create_task(_restarted("proof", keeper.run, rng), name="proof")

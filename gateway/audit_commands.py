@@ -70,7 +70,7 @@ async def _until_stopped(settings: Settings) -> None:
 
 async def _run(settings: Settings) -> None:
     async with (
-        open_pool(settings.database_url, name="audit", size=3) as pool,
+        open_pool(settings.database_url, name="audit", size=3, wide=True) as pool,
         open_pool(settings.database_url, name="findings", size=1) as cases,
         asyncio.TaskGroup() as tasks,
     ):
@@ -93,7 +93,7 @@ async def _keep_reporting(pool: Any, directory: Directory) -> NoReturn:
 
 async def _once(settings: Settings) -> Round:
     keyring = keyring_of(settings)
-    async with open_pool(settings.database_url, name="audit", size=2) as pool:
+    async with open_pool(settings.database_url, name="audit", size=2, wide=True) as pool:
         auditor = _auditor_of(settings, pool, expected=False)
         look = await auditor.round()
         await auditor.tell()
@@ -102,7 +102,7 @@ async def _once(settings: Settings) -> Round:
 
 
 async def _retire(settings: Settings) -> None:
-    async with open_pool(settings.database_url, name="audit", size=1) as pool, pool.connection() as conn:
+    async with open_pool(settings.database_url, name="audit", size=1, wide=True) as pool, pool.connection() as conn:
         await findings.expect_no_auditor(conn)
 
 

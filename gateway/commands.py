@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import gc
 import signal
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from gateway.audit_commands import audit
 from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
 from gateway.config import Settings
 from gateway.domain.case import NotFound
+from gateway.garbage import in_small_pieces
 from gateway.logs import set_up
 from gateway.service import apply_site as sites
 from gateway.service import quarantine as quarantines
@@ -82,9 +82,7 @@ def gateway(ctx: typer.Context) -> None:
 
 
 async def _until_stopped(settings: Settings) -> None:
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    in_small_pieces()
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None

@@ -9,6 +9,7 @@ from gateway.domain.kinds import NEVER_IN_A_TEST, CaseClass, classify
 from gateway.domain.ladder import ONCE, Ladder
 
 __all__ = [
+    "BASIC_PROCEDURE",
     "DURESS",
     "EVERYWHERE",
     "EVERY_KIND",
@@ -22,12 +23,16 @@ __all__ = [
     "legs_for",
     "legs_of",
     "plans_for",
+    "procedures_for",
     "stand_ins",
 ]
 
 EVERY_KIND = "*"
 DURESS = "duress"
 """The kind that has a plan of its own (D13): whoever threatens the person may stand in another one's."""
+
+BASIC_PROCEDURE = "basic-emergency"
+"""What runs for an emergency whose plans name no procedure."""
 
 _USUAL = Ladder()
 
@@ -193,6 +198,17 @@ def delay_of(kinds: Collection[str], plans: Sequence[Plan], *, case_class: CaseC
     if set(kinds) == {"fall"}:
         return min(plan.countdown for plan in plans)
     return timedelta(0)
+
+
+def procedures_for(kinds: Collection[str], plans: Sequence[Plan], *, case_class: CaseClass, drill: bool) -> list[str]:
+    """Return the procedures that a case begins with under `plans`: none for a mere test, one for every emergency."""
+    if case_class is CaseClass.TEST and not drill:
+        return []
+    named = [plan.procedure for plan in plans if plan.procedure is not None]
+    urgent = {kind for kind in kinds if classify((kind,)) is CaseClass.EMERGENCY} | {EVERY_KIND}
+    if case_class is CaseClass.EMERGENCY and not any(plan.procedure for plan in plans if urgent & {*plan.kinds}):
+        named.append(BASIC_PROCEDURE)  # one for the service that was asked for as well is none for the emergency
+    return list(dict.fromkeys(named))
 
 
 def legs_for(

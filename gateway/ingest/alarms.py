@@ -19,14 +19,14 @@ import psycopg
 
 from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.outbox import DueNotice
+from gateway.ingest.aftermath import Aftermath
 from gateway.ingest.inbox import Inbox
 from gateway.ingest.waiting import Batch, Waiting
 from gateway.links.mqtt import Delivery, LinkDown, MqttLink
 from gateway.metrics import ALARMS, QUARANTINED, STAGE
 from gateway.service.quarantine import Misread, keep, keep_alarm, press_of
 from gateway.service.raise_alarm import NoSite, Press, Raised, raise_alarm, raise_alarms
-from gateway.service.take_back import take_missed
-from gateway.service.telemetry import sane_time, store_states
+from gateway.service.telemetry import sane_time
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
 from gateway.store.telemetry import StateRow
@@ -41,9 +41,6 @@ _log = logging.getLogger(__name__)
 
 FILTERS = ((up_filter(Up.ALARM), 1),)
 _TRANSPORT = "mqtt"
-_STATES_AFTER_S = 0.1
-_STATES_AFTER_STORM_S = 2.0
-_MOST_STATES = 500
 _WAITED_S = 1.0
 
 
@@ -104,16 +101,14 @@ class AlarmLane:
         self._directory = directory
         self._submit = submit
         self._worker = worker
-        self._is_working_day = is_working_day
         self._rng = rng
-        self._busy = busy
         self._observe = observe
         self._tasks: asyncio.TaskGroup | None = None
         self._waiting: Waiting[_Read] = Waiting(most=workers)
         self._timer: asyncio.TimerHandle | None = None
         self._unstored: dict[tuple[str, bytes], _Read] = {}
         self._inbox = Inbox(pool, worker=worker, found=self._found, rng=rng)
-        self._states: asyncio.Queue[StateRow] = asyncio.Queue()
+        self._aftermath = Aftermath(pool, directory, worker=worker, is_working_day=is_working_day, rng=rng, busy=busy)
 
     @property
     def storing(self) -> bool:
@@ -124,7 +119,7 @@ class AlarmLane:
         """Handle alarms until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            tasks.create_task(self._note_states(), name="alarms-states")
+            tasks.create_task(self._aftermath.run(), name="alarms-aftermath")
             tasks.create_task(self._inbox.run(), name="alarms-inbox")
             tasks.create_task(self._link.run(self._take), name="alarms-link")
 
@@ -222,10 +217,10 @@ class AlarmLane:
         if read.key is not None:
             self._unstored.pop(read.key, None)
         read.settled = True
-        self._inbox.strike(delivery)
         self._acknowledge(read)
         self._observe("acknowledged")
         if raised is None:
+            self._inbox.strike(delivery)
             return
         self._submit(raised.notices)
         self._observe("submitted")
@@ -234,28 +229,20 @@ class AlarmLane:
             self._tell(read.terminal, press, raised)
         self._since(delivery, "acknowledged")
         self._observe("told")
-        if _waited(delivery) and raised.terminal_uid is not None and press is not None and read.terminal is not None:
-            assert self._tasks is not None
-            self._tasks.create_task(
-                self._catch_up(read.terminal, raised.terminal_uid, delivery), name="alarms-catch-up"
-            )
-        if raised.terminal_uid is not None and press is not None:
-            self._states.put_nowait(_state(raised.terminal_uid, delivery, press))
+        self._follow_up(read, press, raised)
 
-    async def _catch_up(self, terminal: str, uid: UUID, delivery: Delivery) -> None:
-        """Let count what the terminal took back while its alarm waited: telemetry does not wait for alarms."""
-        try:
-            await take_missed(
-                self._pool,
-                self._directory,
-                terminal,
-                uid,
-                since=delivery.received_at,
-                is_working_day=self._is_working_day,
-                worker=self._worker(),
-            )
-        except Exception:  # noqa: BLE001 # the alarm is stored; people see what it is about
-            _log.exception("what a terminal took back meanwhile could not be noted", extra={"terminal": terminal})
+    def _follow_up(self, read: _Read, press: Press | None, raised: Raised) -> None:
+        delivery, uid = read.delivery, raised.terminal_uid
+        over = partial(self._inbox.strike, delivery)
+        if uid is None or press is None or read.terminal is None:
+            over()
+            return
+        self._aftermath.renew(_state(uid, delivery, press))
+        if _waited(delivery):
+            # It stays in the inbox until then: whoever comes after us would look for it as well.
+            self._aftermath.catch_up(read.terminal, uid, since=delivery.received_at, done=over)
+        else:
+            over()
 
     def _since(self, delivery: Delivery, stage: str) -> None:
         STAGE.labels(stage).observe(time.monotonic() - delivery.received_mono)
@@ -336,28 +323,6 @@ class AlarmLane:
             self._link.post(down_topic(terminal, Down.ACK), ack.model_dump_json().encode())
         except LinkDown as exc:
             _log.warning("cannot tell the terminal: %s", exc, extra={"terminal": terminal})
-
-    async def _note_states(self) -> None:
-        """Keep the newest state of the terminals that alarmed. The alarms are safe already: this can wait and fail."""
-        while True:
-            rows = [await self._states.get()]
-            began_s = time.monotonic()
-            await asyncio.sleep(_STATES_AFTER_S)
-            while self._busy() and time.monotonic() - began_s < _STATES_AFTER_STORM_S:
-                await asyncio.sleep(_STATES_AFTER_S)
-            while len(rows) < _MOST_STATES and not self._states.empty():
-                rows.append(self._states.get_nowait())
-            if not await self._stored(rows) and len(rows) > 1:
-                for row in rows:
-                    await self._stored([row])
-
-    async def _stored(self, rows: Sequence[StateRow]) -> bool:
-        try:
-            await store_states(self._pool, rows)
-        except psycopg.Error as exc:
-            _log.warning("cannot note the state of %d terminals: %s", len(rows), type(exc).__name__)
-            return not is_data_error(exc)
-        return True
 
 
 def _read(delivery: Delivery) -> _Read:

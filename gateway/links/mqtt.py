@@ -34,8 +34,8 @@ _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 _REFUSED = 0x80
 _BACKLOG_S = 20.0
-_PIECE = 32_768
-"""Bytes read at once: some hundred alarms, a few milliseconds of work before the loop goes on."""
+_PIECE = 8_192
+"""Bytes read at once: some thirty alarms, a few milliseconds of work before the loop goes on."""
 
 
 class LinkDown(Exception):

@@ -215,6 +215,7 @@ class _Writer:
         self._parties = {party.id: party for party in site.parties}
         self._households = {household.id: household for household in site.households}
         self._terminals = {terminal.id: terminal for terminal in site.terminals}
+        self._homes = {terminal: household for household in site.households for terminal in household.terminals}
         self.secrets: dict[str, str] = {}
 
     async def write(self, ref: Ref, new: Definition, old: Definition | None, change: Change) -> None:
@@ -303,22 +304,28 @@ class _Writer:
 
     async def _assign(self, household: str, terminals: Iterable[str]) -> None:
         """Date the assignments: what left is ended, what came begins now. A terminal not yet there follows later."""
+        names = {"home": household, "here": list(terminals)}
         await self._conn.execute(
             """
-            UPDATE assignment a SET until = now() FROM terminal t
-            WHERE t.uid = a.terminal_uid AND a.until IS NULL
-              AND (a.household_id = %(home)s AND t.public_id <> ALL (%(here)s)
-                   OR a.household_id <> %(home)s AND t.public_id = ANY (%(here)s))
+            UPDATE assignment SET until = now() WHERE until IS NULL AND household_id = %(home)s
+              AND terminal_uid <> ALL (ARRAY (SELECT uid FROM terminal WHERE public_id = ANY (%(here)s)))
             """,
-            {"home": household, "here": list(terminals)},
+            names,
+        )
+        await self._conn.execute(
+            """
+            UPDATE assignment SET until = now() WHERE until IS NULL AND household_id <> %(home)s
+              AND terminal_uid = ANY (ARRAY (SELECT uid FROM terminal WHERE public_id = ANY (%(here)s)))
+            """,
+            names,
         )
         await self._conn.execute(
             """
             INSERT INTO assignment (terminal_uid, household_id)
-            SELECT t.uid, %s FROM terminal t WHERE t.public_id = ANY (%s)
+            SELECT t.uid, %(home)s FROM terminal t WHERE t.public_id = ANY (%(here)s)
               AND NOT EXISTS (SELECT FROM assignment a WHERE a.terminal_uid = t.uid AND a.until IS NULL)
             """,
-            (household, list(terminals)),
+            names,
         )
 
     async def _write_person(self, name: str, new: Definition, key: DataKey) -> None:
@@ -369,30 +376,38 @@ class _Writer:
         )
         if old is None or "phone" in change.fields:
             await self._address(name, "phone", terminal.phone)
-        home = [household.id for household in self._site.households if name in household.terminals]
-        if old is None and home:
-            await self._assign(home[0], next(h.terminals for h in self._site.households if h.id == home[0]))
+        home = self._homes.get(name)
+        if old is None and home is not None:
+            await self._assign(home.id, home.terminals)
         stored = old["secret"] if mac is None and old is not None else None if mac is None else mac.hex()
         return new | {"secret": stored}
 
     async def _address(self, terminal: str, kind: str, address: str | None) -> None:
+        names = {"terminal": terminal, "kind": kind, "address": address}
         await self._conn.execute(
             """
-            UPDATE terminal_address a SET until = now() FROM terminal t
-            WHERE a.kind = %(kind)s AND a.until IS NULL
-              AND (t.uid = a.terminal_uid AND t.public_id = %(terminal)s AND a.address IS DISTINCT FROM %(address)s
-                   OR t.public_id = %(terminal)s AND a.address = %(address)s AND a.terminal_uid <> t.uid)
+            UPDATE terminal_address SET until = now() WHERE kind = %(kind)s AND until IS NULL
+              AND terminal_uid = (SELECT uid FROM terminal WHERE public_id = %(terminal)s)
+              AND address IS DISTINCT FROM %(address)s
             """,
-            {"terminal": terminal, "kind": kind, "address": address},
+            names,
         )
         if address is not None:
+            await self._conn.execute(
+                """
+                UPDATE terminal_address SET until = now() WHERE kind = %(kind)s AND until IS NULL
+                  AND address = %(address)s
+                  AND terminal_uid <> (SELECT uid FROM terminal WHERE public_id = %(terminal)s)
+                """,
+                names,
+            )
             await self._conn.execute(
                 """
                 INSERT INTO terminal_address (kind, address, terminal_uid)
                 SELECT %(kind)s, %(address)s, uid FROM terminal WHERE public_id = %(terminal)s
                 ON CONFLICT (kind, address) WHERE until IS NULL DO NOTHING
                 """,
-                {"terminal": terminal, "kind": kind, "address": address},
+                names,
             )
 
     async def _write_plan(self, name: str, new: Definition) -> None:

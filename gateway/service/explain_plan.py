@@ -8,9 +8,8 @@ from gateway.domain.case import NotFound
 from gateway.domain.directory import Household
 from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.ladder import arranged, ending_fact
-from gateway.domain.plan import PlannedLeg, Situation, delay_of, legs_of, plans_for
+from gateway.domain.plan import PlannedLeg, Situation, delay_of, legs_of, plans_for, procedures_for
 from gateway.domain.privacy import privacy_of, stricter
-from gateway.service.run_procedures import DEFAULT
 from gateway.service.views import agreements_of
 from gateway.store import queries
 from gateway.store.directory import Directory, SiteView
@@ -84,15 +83,12 @@ async def explain(
         agreements=agreements_of(household),
     )
     overrides = stricter(*(plan.privacy for plan in applying))
-    named = tuple(dict.fromkeys(plan.procedure for plan in applying if plan.procedure is not None))
-    if not named and case_class is CaseClass.EMERGENCY:
-        named = (DEFAULT,)
     return Explanation(
         household=household.id,
         kinds=kinds,
         case_class=case_class,
         plans=tuple(plan.name for plan in applying),
-        procedures=named,
+        procedures=tuple(procedures_for(kinds, applying, case_class=case_class, drill=False)),
         delay=delay_of(kinds, applying, case_class=case_class, spread=1.0),
         calls=tuple(_call(leg, overrides) for leg in legs),
         missing=tuple(_missing(household, site, legs, uncovered, model)),

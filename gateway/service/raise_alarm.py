@@ -17,6 +17,7 @@ from gateway.domain import keys
 from gateway.domain.case import WINDOW, CaseState, DomainError, LegState, is_repeat
 from gateway.domain.directory import Party
 from gateway.domain.kinds import UNREADABLE, CaseClass, classify
+from gateway.domain.ladder import Ladder, first_wake
 from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
 from gateway.domain.plan import (
@@ -27,6 +28,7 @@ from gateway.domain.plan import (
     delay_of,
     legs_of,
     plans_for,
+    procedures_for,
 )
 from gateway.domain.privacy import stricter
 from gateway.keyring import ErasedKey, KeyringError
@@ -408,6 +410,7 @@ class _Opening:
     case: CaseRow
     planned: Sequence[PlannedLeg]
     delay: timedelta
+    procedures: Sequence[str]
 
     def alarm(self, case_id: UUID) -> NewAlarm:
         """Return its alarm as it is stored."""
@@ -456,7 +459,8 @@ def _opening(one: _Arrived, before: Standing, *, taking_part: list[str] | None =
     planned = _legs(applying, uncovered, around, case_class=one.case_class, taking_part=taking_part)
     spread = (alarm_id.int % 1_000_000) / 1_000_000  # the same on every replica
     delay = delay_of(press.kinds, applying, case_class=one.case_class, spread=spread)
-    return _Opening(one, before.alarm, case, planned, delay)
+    begun = procedures_for(press.kinds, applying, case_class=one.case_class, drill=one.drill is not None)
+    return _Opening(one, before.alarm, case, planned, delay, begun)
 
 
 async def _open(conn: Connection, opening: Sequence[_Opening], *, worker: int | None) -> list[Raised]:
@@ -470,7 +474,8 @@ async def _open(conn: Connection, opening: Sequence[_Opening], *, worker: int | 
     rows = [
         replace(one.case, journal_n=head.n, journal_head=head.hash) for one, head in zip(opening, heads, strict=True)
     ]
-    await cases.add_cases(conn, rows)
+    wakes = [_wakes_at(one, legs) for one, (legs, _) in zip(opening, told, strict=True)]
+    await cases.add_cases(conn, list(zip(rows, wakes, strict=True)))
     await flush_all(conn, journals, update_cases=False)
     await events.emit_all(conn, [_news(one, len(legs)) for one, (legs, _) in zip(opening, told, strict=True)])
     return [
@@ -483,6 +488,17 @@ async def _open(conn: Connection, opening: Sequence[_Opening], *, worker: int | 
         )
         for one, (_, notices) in zip(opening, told, strict=True)
     ]
+
+
+def _wakes_at(one: _Opening, legs: Sequence[LegRow]) -> datetime | None:
+    """Return when time alone changes something: at once if a procedure begins, else when a leg wants its next call.
+
+    A power cut opens thousands of cases without a procedure: to look at each would find nothing.
+    """
+    if one.procedures:
+        return one.arrived.origin.now
+    wakes = [first_wake(Ladder.of_record(leg.ladder), leg.armed_at) for leg in legs if leg.state == LegState.PENDING]
+    return min((at for at in wakes if at is not None), default=None)
 
 
 def _first_entries(one: _Opening, legs: Sequence[LegRow]) -> Writer:

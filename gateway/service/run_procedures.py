@@ -13,9 +13,9 @@ from uuid import UUID
 
 from gateway.domain import keys
 from gateway.domain.case import CaseState, DomainError, LegState, NotFound, StateConflict
-from gateway.domain.kinds import CaseClass, classify
+from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice
-from gateway.domain.plan import DURESS, EVERY_KIND, Plan, legs_of
+from gateway.domain.plan import BASIC_PROCEDURE, DURESS, EVERY_KIND, Plan, legs_of, procedures_for
 from gateway.domain.procedure import Advance, Change, ChangeKind, Does, Procedure, StepRow, advance
 from gateway.service import fan_out
 from gateway.service.case_work import Work, WorkingDay, locked, work_on
@@ -30,7 +30,6 @@ from gateway.store.pool import Connection, Pool
 from gateway.store.procedures import RunRow
 
 __all__ = [
-    "DEFAULT",
     "advance_case",
     "advance_work",
     "apply_change",
@@ -42,9 +41,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-
-DEFAULT = "basic-emergency"
-"""What runs for an emergency whose plans name no procedure."""
 
 _COMMAND_LIFE = timedelta(minutes=2)
 
@@ -147,7 +143,7 @@ async def _start_runs(work: Work) -> list[RunRow]:
         version = await procedures.newest_version(work.conn, name)
         if version is None:
             _log.error("a plan names a procedure that is not there", extra={"case": work.case.id, "procedure": name})
-            name, version = DEFAULT, await procedures.newest_version(work.conn, DEFAULT)
+            name, version = BASIC_PROCEDURE, await procedures.newest_version(work.conn, BASIC_PROCEDURE)
             if name in running or version is None:
                 continue
         started = work.case.opened_at if not running else work.now
@@ -157,16 +153,12 @@ async def _start_runs(work: Work) -> list[RunRow]:
 
 
 async def _wanted(work: Work) -> list[str]:
-    """Return the procedures of the plans that the case began with; one that is over or a mere test begins none."""
+    """Return the procedures of the plans that the case began with; one that is over begins none."""
     case = work.case
-    if case.state == CaseState.CLOSED or (case.test and case.drill_id is None):
+    if case.state == CaseState.CLOSED:
         return []
     plans = await work.directory.plans_of(work.conn, work.around.site.id, case.plans)
-    named = [plan.procedure for plan in plans if plan.procedure is not None]
-    urgent = {kind for kind in case.kinds if classify((kind,)) is CaseClass.EMERGENCY} | {EVERY_KIND}
-    if case.case_class == CaseClass.EMERGENCY and not any(plan.procedure for plan in plans if urgent & {*plan.kinds}):
-        named.append(DEFAULT)  # a procedure for the service that was asked for as well is none for the emergency
-    return list(dict.fromkeys(named))
+    return procedures_for(case.kinds, plans, case_class=CaseClass(case.case_class), drill=case.drill_id is not None)
 
 
 async def _add_run(work: Work, procedure: str, version: int, started: datetime, *, by: str = "gateway") -> RunRow:

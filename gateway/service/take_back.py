@@ -4,6 +4,8 @@ Nothing is ever deleted by it. What was announced already goes on, with the upda
 decide (I6). Under duress a key ends nothing, since others may press it (D13).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -15,11 +17,12 @@ from gateway.service import fan_out
 from gateway.service.case_commands import Outcome, close_in
 from gateway.service.case_work import Work, WorkingDay, add_fact, locked
 from gateway.service.run_procedures import advance_work
+from gateway.service.telemetry import SANE_CLOCK
 from gateway.store import cases, outbox, procedures, queries, telemetry
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
 
-__all__ = ["WORDS", "take_missed", "take_word"]
+__all__ = ["WORDS", "Missed", "Waited", "missed_words", "take_missed", "take_word"]
 
 WORDS = frozenset({CANCEL, HEARD, *RESTORES})
 _CANCEL_WITHIN = timedelta(minutes=5)
@@ -64,32 +67,51 @@ async def take_word(
     return touched
 
 
-async def take_missed(
-    pool: Pool,
-    directory: Directory,
-    terminal: str,
-    uid: UUID,
-    *,
-    since: datetime,
-    is_working_day: WorkingDay,
-    worker: int | None,
-) -> list[UUID]:
-    """Let count what a terminal said while an alarm of its, received at `since`, still waited to become a case."""
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """A terminal and since when an alarm of its waited to become a case."""
+
+    terminal: str
+    uid: UUID
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What a terminal said meanwhile."""
+
+    terminal: str
+    word: str
+    value: object
+    said_at: datetime
+
+
+async def missed_words(pool: Pool, waited: Sequence[Waited]) -> list[Missed]:
+    """Return what terminals took back while alarms of theirs still waited to become cases, each in its order."""
+    names = {one.uid: one.terminal for one in waited}
+    since: dict[UUID, datetime] = {}
+    for one in waited:
+        since[one.uid] = min(one.since, since.get(one.uid, one.since))
     async with pool.connection() as conn:
-        words = await telemetry.words_since(conn, uid, WORDS, since=since)
-    touched: list[UUID] = []
-    for word, value, said_at in words:
-        touched += await take_word(
-            pool,
-            directory,
-            terminal,
-            word,
-            seq=value if isinstance(value, int) and not isinstance(value, bool) else None,
-            said_at=said_at,
-            is_working_day=is_working_day,
-            worker=worker,
-        )
-    return touched
+        said = await telemetry.words_since(conn, since, WORDS, skew=SANE_CLOCK)
+    return [Missed(names[uid], word, value, at) for uid, word, value, at in said]
+
+
+async def take_missed(
+    pool: Pool, directory: Directory, missed: Missed, *, is_working_day: WorkingDay, worker: int | None
+) -> list[UUID]:
+    """Let such a word count as if it had been said now; returns for which cases it does."""
+    number = missed.value
+    return await take_word(
+        pool,
+        directory,
+        missed.terminal,
+        missed.word,
+        seq=number if isinstance(number, int) and not isinstance(number, bool) else None,
+        said_at=missed.said_at,
+        is_working_day=is_working_day,
+        worker=worker,
+    )
 
 
 async def _restore(work: Work, kind: str, *, by: str) -> bool:

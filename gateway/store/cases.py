@@ -287,23 +287,24 @@ def _texts(values: Sequence[str]) -> str:
     return "{" + ",".join(f'"{value}"' for value in escaped) + "}"
 
 
-async def add_cases(conn: Connection, new: Sequence[CaseRow]) -> None:
-    """Store new cases."""
+async def add_cases(conn: Connection, opened: Sequence[tuple[CaseRow, datetime | None]]) -> None:
+    """Store new cases, each with the time at which it is to be looked at first."""
+    new = [case for case, _ in opened]
     await conn.execute(
         """
         INSERT INTO cases (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency,
                            test, pressed_at, received_at, opened_at, location, problem, plans, privacy, previous,
-                           key_id, journal_n, journal_head, drill_id, taking_part)
+                           key_id, journal_n, journal_head, drill_id, taking_part, wake_at)
         SELECT id, subject, class, state, district, site_id, household_id, terminal_id, kinds::text[], urgency,
                test, pressed_at, received_at, opened_at, location, problem, plans::text[], privacy, previous,
-               key_id, journal_n, journal_head, drill_id, taking_part::text[]
+               key_id, journal_n, journal_head, drill_id, taking_part::text[], wake_at
         FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
                     %b::text[], %b::int[], %b::bool[], %b::timestamptz[], %b::timestamptz[], %b::timestamptz[],
                     %b::jsonb[], %b::text[], %b::text[], %b::jsonb[], %b::uuid[], %b::uuid[], %b::int[], %b::bytea[],
-                    %b::uuid[], %b::text[])
+                    %b::uuid[], %b::text[], %b::timestamptz[])
              AS new (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency,
                      test, pressed_at, received_at, opened_at, location, problem, plans, privacy, previous,
-                     key_id, journal_n, journal_head, drill_id, taking_part)
+                     key_id, journal_n, journal_head, drill_id, taking_part, wake_at)
         """,
         (
             [case.id for case in new],
@@ -330,6 +331,7 @@ async def add_cases(conn: Connection, new: Sequence[CaseRow]) -> None:
             [case.journal_head for case in new],
             [case.drill_id for case in new],
             [None if case.taking_part is None else _texts(case.taking_part) for case in new],
+            [at for _, at in opened],
         ),
     )
 

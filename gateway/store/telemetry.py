@@ -1,8 +1,8 @@
 """Heartbeats, fixes and events: time series, and the newest state of each terminal."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ __all__ = [
     "add_heartbeats",
     "renew",
     "uids",
+    "words_since",
 ]
 
 
@@ -138,15 +139,21 @@ async def add_fixes(conn: Connection, rows: Sequence[FixRow]) -> None:
 
 
 async def words_since(
-    conn: Connection, terminal: UUID, names: Collection[str], *, since: datetime
-) -> list[tuple[str, object, datetime]]:
-    """Return what a terminal said of these since we received something of it: name, value and time, in order."""
+    conn: Connection, since: Mapping[UUID, datetime], names: Collection[str], *, skew: timedelta
+) -> list[tuple[UUID, str, object, datetime]]:
+    """Return what terminals said of these since we received something of each: terminal, name, value and time.
+
+    In the order in which it came. A time is at most `skew` from that of its receipt.
+    """
     cursor = await conn.execute(
         """
-        SELECT name, value, at FROM terminal_event
-        WHERE terminal_uid = %s AND name = ANY(%s) AND received_at >= %s ORDER BY received_at, at
+        SELECT e.terminal_uid, e.name, e.value, e.at
+        FROM unnest(%b::uuid[], %b::timestamptz[]) AS asked (terminal, since)
+        JOIN terminal_event e ON e.terminal_uid = asked.terminal AND e.received_at >= asked.since
+                              AND e.at >= asked.since - %b
+        WHERE e.name = ANY(%b) ORDER BY e.received_at, e.at
         """,
-        (terminal, list(names), since),
+        (list(since), list(since.values()), skew, list(names)),
     )
     return await cursor.fetchall()
 
