@@ -13,6 +13,7 @@ from gateway.domain.outbox import DueNotice
 from gateway.garbage import collect_when_quiet
 from gateway.ingest.alarms import FILTERS as ALARM_FILTERS
 from gateway.ingest.alarms import AlarmLane
+from gateway.ingest.read_ahead import read_ahead
 from gateway.ingest.telemetry import FILTERS as TELEMETRY_FILTERS
 from gateway.ingest.telemetry import TelemetryLane
 from gateway.keyring import Keyring
@@ -130,15 +131,23 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             worker=lambda: dispatcher.worker,
             is_working_day=workdays.is_working_day,
             rng=rng,
-            busy=lambda: dispatcher.busy,
+            busy=lambda: dispatcher.busy or alarms.storing,
         )
         keeper = Keeper(
             proof_pool, Directory(keyring), file=settings.checkpoint_file, every_s=settings.checkpoint_every_s
         )
+
+        def quiet() -> bool:
+            return not (alarms.storing or dispatcher.under_way)
+
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(dispatcher.run(), name="notify")
             tasks.create_task(alarms.run(), name="alarms")
-            tasks.create_task(collect_when_quiet(lambda: not (alarms.storing or dispatcher.under_way)), name="garbage")
+            tasks.create_task(collect_when_quiet(quiet), name="garbage")
+            tasks.create_task(
+                _restarted("directory", lambda: read_ahead(procedure_pool, directory, quiet=quiet), rng),
+                name="directory",
+            )
             tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
             tasks.create_task(_restarted("procedures", runner.run, rng), name="procedures")
             tasks.create_task(_restarted("proof", keeper.run, rng), name="proof")

@@ -21,7 +21,7 @@ from gateway.domain.kinds import CaseClass, classify
 from gateway.domain.outbox import DueNotice
 from gateway.ingest.aftermath import Aftermath
 from gateway.ingest.inbox import Inbox
-from gateway.ingest.waiting import Batch, Waiting
+from gateway.ingest.waiting import Batch, Pace, Waiting
 from gateway.links.mqtt import Delivery, LinkDown, MqttLink
 from gateway.metrics import ALARMS, QUARANTINED, STAGE
 from gateway.service.quarantine import Misread, keep, keep_alarm, press_of
@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 FILTERS = ((up_filter(Up.ALARM), 1),)
 _TRANSPORT = "mqtt"
 _WAITED_S = 1.0
+_LOOK_AGAIN_S = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -105,6 +106,7 @@ class AlarmLane:
         self._observe = observe
         self._tasks: asyncio.TaskGroup | None = None
         self._waiting: Waiting[_Read] = Waiting(most=workers)
+        self._others = Pace()
         self._timer: asyncio.TimerHandle | None = None
         self._unstored: dict[tuple[str, bytes], _Read] = {}
         self._inbox = Inbox(pool, worker=worker, found=self._found, rng=rng)
@@ -140,6 +142,8 @@ class AlarmLane:
             return
         if read.key is not None:
             self._unstored[read.key] = read
+        if not read.urgent:
+            self._others.count(delivery.received_mono)
         self._store(read)
         # An emergency is stored at once, unless its own terminal has more of them than can be: then its acknowledgement
         # would hold up those of all other terminals.
@@ -169,9 +173,10 @@ class AlarmLane:
         """Store what may be stored now; look again when a batch under way has taken too long to be waited for."""
         assert self._tasks is not None
         now_s = time.monotonic()
-        while (batch := self._waiting.next(now_s=now_s)) is not None:
+        pouring = self._others.pours(now_s)
+        while (batch := self._waiting.next(now_s=now_s, pouring=pouring)) is not None:
             self._tasks.create_task(self._handle(batch), name="alarms-store")
-        until_s = self._waiting.held_up_until_s
+        until_s = now_s + _LOOK_AGAIN_S if pouring else self._waiting.held_up_until_s
         if self._timer is None and until_s is not None:
             self._timer = asyncio.get_running_loop().call_later(max(0.01, until_s - now_s), self._look_again)
 

@@ -32,6 +32,8 @@ _MOST_KEPT = 50_000
 _MOST_KEPT_BYTES = 1 << 26
 _LOOK_EVERY_S = 1.0
 _STRIKE_EVERY_S = 0.2
+_KEEP_EVERY_S = 0.05
+"""What comes within this time is put on disk together: a commit for each handful would cost what it is to save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +91,18 @@ class Inbox:
 
     async def run(self) -> None:
         """Keep, strike and look until cancelled."""
-        looked_s = struck_s = 0.0
+        looked_s = struck_s = kept_s = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STRIKE_EVERY_S if self._over else _LOOK_EVERY_S):
                     await self._wake.wait()
+            if self._new:
+                await asyncio.sleep(kept_s + _KEEP_EVERY_S - time.monotonic())
             self._wake.clear()
             worker, now_s = self._worker(), time.monotonic()
             well = True
             if worker is not None:
+                kept_s = now_s if self._new else kept_s
                 well = await self._tried(self._keep(worker))
                 if now_s - looked_s >= _LOOK_EVERY_S:
                     well = await self._tried(self._look(worker)) and well

@@ -1,7 +1,7 @@
 """Reading the directory: whose terminal this is, where it stands and who is responsible."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -147,6 +147,10 @@ class Directory:
             for origin in origins
             if origin.household is not None and not self._holds(origin.household, origin.revision)
         }
+        await self._read(conn, missing)
+
+    async def _read(self, conn: Connection, missing: Mapping[str, int]) -> None:
+        """Read households at these revisions; what cannot be opened is left out."""
         if not missing:
             return
         for record in await self._records(conn, list(missing)):
@@ -154,6 +158,27 @@ class Directory:
                 self._open(record, missing[record.id])
             except (ErasedKey, KeyringError):
                 continue
+
+    async def revisions(self, conn: Connection) -> dict[str, int]:
+        """Return the revision of every site: what is kept here of a site goes by it."""
+        return dict(await (await conn.execute("SELECT id, revision FROM site")).fetchall())
+
+    async def read_ahead(self, conn: Connection, *, after: str, limit: int) -> str | None:
+        """Read up to `limit` households with terminals into the cache, in the order of their ids.
+
+        Returns the last of them, for the next call, or None when that was all or there is no more room.
+        """
+        if len(self._households) + limit > self._LARGEST:
+            return None
+        cursor = await conn.execute(
+            "SELECT h.id, s.revision FROM household h JOIN site s ON s.id = h.site_id WHERE h.id > %s AND h.active "
+            "AND EXISTS (SELECT FROM assignment a WHERE a.household_id = h.id AND a.until IS NULL) "
+            "ORDER BY h.id LIMIT %s",
+            (after, limit),
+        )
+        found: list[tuple[str, int]] = await cursor.fetchall()
+        await self._read(conn, {home: revision for home, revision in found if not self._holds(home, revision)})
+        return found[-1][0] if found else None
 
     async def sites(self, conn: Connection) -> list[SiteView]:
         """Return every site: whose fallback hears of what belongs to nobody (D13)."""
