@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -34,40 +35,29 @@ def compose(notice: DueNotice, *, now: datetime, answer_url: str | None) -> byte
     """
     case = notice.case
     level = privacy_of(notice.role, case.privacy)
-    today = now.astimezone(ZoneInfo(case.timezone)).date()
+    today = now.astimezone(_zone(case.timezone)).date()
     language = _language(notice)
     part = _parts.get(case, (level, today, language), lambda: _part(case, level, today, _WORDS[language]))
-    data = {
-        "case": case.id,
+    data = part.fields | {
         "leg": notice.leg_id,
         "number": notice.number,
-        "test": case.test,
-        "drill": case.drill,
         "reason": notice.reason,
         "party": {"id": notice.party.id, "role": notice.role, "name": notice.party.name},
-        "district": case.district,
-        "state": case.state,
-        "kinds": case.kinds,
-        "urgency": case.urgency,
-        "pressed_at": case.pressed_at,
-        "received_at": case.received_at,
-        "terminal": case.terminal,
-        "household": None if case.household is None else case.household.id,
-        "address": part.address,
-        "location": _aged(part.place, now),
-        "maps": part.place.maps,
-        "persons": part.persons,
-        "problem": None if level is Privacy.NEIGHBOUR else case.problem,
-        "outcome": case.outcome,
         "text": _sentence(notice, part),
-        "answer_url": None if notice.reason in _TYPES else answer_url,
     }
+    if part.place.location is not None:
+        data["location"] = _aged(part.place.location, part.place.measured_at, now)
+    if answer_url is not None and notice.reason not in _TYPES:
+        data["answer_url"] = answer_url
     message = {
         "type": _TYPES.get(notice.reason, "case.alert" if notice.first or notice.number == 1 else "case.update"),
         "timestamp": now,
-        "data": _known(data),
+        "data": data,
     }
     return orjson.dumps(message, option=orjson.OPT_UTC_Z)
+
+
+_zone = lru_cache(ZoneInfo)
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,11 +81,11 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What all messages say that go to roles of one level."""
+    """What all messages say that go to roles of one level; ``fields`` stand in them as they are."""
 
-    address: dict[str, Any] | None
+    fields: dict[str, Any]
+    address: dict[str, Any]
     place: _Place
-    persons: list[dict[str, Any]]
     what: str
     who: str
     where: str
@@ -141,22 +131,42 @@ def _place(case: CaseView) -> _Place:
 def _part(case: CaseView, level: Privacy, today: date, words: "_Words") -> _Part:
     household = case.household
     place = _places.get(case, None, lambda: _place(case))
+    shown = _NOWHERE if level is Privacy.NEIGHBOUR else place
     people = () if household is None or level is Privacy.NEIGHBOUR else household.persons
+    address = None if household is None else _address(household.address, level, text=place.address)
+    fields = {
+        "case": case.id,
+        "test": case.test,
+        "drill": case.drill,
+        "district": case.district,
+        "state": case.state,
+        "kinds": case.kinds,
+        "urgency": case.urgency,
+        "pressed_at": case.pressed_at,
+        "received_at": case.received_at,
+        "terminal": case.terminal,
+        "household": None if household is None else household.id,
+        "address": address,
+        "maps": shown.maps,
+        "persons": [] if household is None else _persons(household, level, today),
+        "problem": None if level is Privacy.NEIGHBOUR else case.problem,
+        "outcome": case.outcome,
+    }
     return _Part(
-        address=None if household is None else _address(household.address, level, text=place.address),
-        place=_NOWHERE if level is Privacy.NEIGHBOUR else place,
-        persons=[] if household is None else _persons(household, level, today),
+        fields=_known(fields),
+        address=address or {},
+        place=shown,
         what=words.comma.join(words.kinds.get(kind, kind) for kind in case.kinds),
         who=words.comma.join(person.name + _age(person, words, today) for person in people),
         where=_where(case, place, words),
     )
 
 
-def _aged(place: _Place, now: datetime) -> dict[str, Any] | None:
-    if place.location is None or place.measured_at is None:
-        return place.location
-    age_s = max(0, int((now - place.measured_at).total_seconds()))
-    return place.location | {"at": place.measured_at, "age_s": age_s}
+def _aged(location: dict[str, Any], measured_at: datetime | None, now: datetime) -> dict[str, Any]:
+    if measured_at is None:
+        return location
+    age_s = max(0, int((now - measured_at).total_seconds()))
+    return location | {"at": measured_at, "age_s": age_s}
 
 
 def _address(address: Address, level: Privacy, *, text: str | None) -> dict[str, Any]:
@@ -197,15 +207,14 @@ def _sentence(notice: DueNotice, part: _Part) -> str:
     template = notice.template.get(language)
     if template is None:
         return f"{lead}{part.what}{words.colon}{words.pause.join([*([part.who] if part.who else []), part.where])}"
-    address = part.address or {}
     return template.format(
         lead=lead,
         what=part.what,
         who=part.who,
         where=part.where,
-        landmark=address.get("landmark") or "",
-        approach=address.get("approach") or "",
-        time=case.received_at.astimezone(ZoneInfo(case.timezone)).strftime("%H:%M:%S"),
+        landmark=part.address.get("landmark") or "",
+        approach=part.address.get("approach") or "",
+        time=case.received_at.astimezone(_zone(case.timezone)).strftime("%H:%M:%S"),
         urgency=case.urgency,
     )
 

@@ -48,7 +48,7 @@ _OTHERS_STARTED_AT_ONCE = 4
 _MUCH = 64
 """So many waiting notices are a storm."""
 
-_RECORDED_AFTER = timedelta(seconds=3)
+_RECORDED_AFTER = timedelta(seconds=5)
 _MOST_UNRECORDED = 16_384
 """What was delivered in a storm is on record after this time, or when there is so much of it. Killed before, it is
 sent again under the same id (I5)."""

@@ -34,8 +34,8 @@ _LOOK_EVERY_S = 0.25
 _BATCH = 100
 _FAULTY_FOR = timedelta(seconds=30)
 _TELL_AGAIN_AFTER = (timedelta(seconds=5), timedelta(seconds=20))
-_GIVES_WAY = timedelta(seconds=2)
-"""How long a case waits while there is much to be sent."""
+_GIVES_WAY = timedelta(seconds=4)
+"""How long a case waits while there is much to be stored or sent: first everybody hears of it."""
 _AGAIN_AFTER = timedelta(seconds=5)
 """A command is sent with QoS 0, and again until it is answered or too old; terminals carry it out once."""
 
