@@ -171,6 +171,21 @@ def ladder_of(role: str, plans: Sequence[Plan], *, case_class: CaseClass) -> Lad
 
     Nobody is called more than once in a test, and in technical and service cases only where a plan says so.
     """
+    key = (role, case_class, *(id(plan) for plan in plans))
+    known = _ladders.get(key)
+    if known is None:
+        if len(_ladders) >= _MOST_LADDERS:
+            _ladders.clear()
+        # The plans are kept with it: as long as they are, nothing else can have their ids.
+        known = _ladders[key] = (tuple(plans), _ladder_of(role, plans, case_class=case_class))
+    return known[1]
+
+
+_ladders: dict[tuple[object, ...], tuple[tuple[Plan, ...], Ladder]] = {}
+_MOST_LADDERS = 4096
+
+
+def _ladder_of(role: str, plans: Sequence[Plan], *, case_class: CaseClass) -> Ladder:
     naming = [plan for plan in plans if role in plan.roles]
     own = [plan.ladders[role] for plan in naming if role in plan.ladders]
     usual = _USUAL if case_class is CaseClass.EMERGENCY else ONCE

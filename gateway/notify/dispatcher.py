@@ -41,7 +41,7 @@ _UNRECORDED = TryAgain("the outcome could not be recorded")
 _AFTERWARDS = frozenset({"closed", "withdrawn"})
 
 _STARTED_AT_ONCE = 8
-_STARTED_WHILE_STORING = 3
+_STARTED_WHILE_STORING = 2
 _OTHERS_STARTED_AT_ONCE = 4
 """Sends begun in one pass of the event loop: however many wait, a press is read and stored within a few passes."""
 
