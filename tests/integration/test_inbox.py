@@ -5,16 +5,20 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
+from uuid import uuid4
 
+import psycopg
 import pytest
 
-from gateway.ingest import alarms
+from gateway.ingest import aftermath, alarms
 from gateway.ingest import inbox as lanes
 from gateway.ingest.alarms import AlarmLane
 from gateway.ingest.inbox import Inbox
 from gateway.links.mqtt import Delivery
+from gateway.service.raise_alarm import raise_alarm
 from gateway.service.telemetry import Told, store_reports
 from gateway.service.workdays import Workdays
 from gateway.store import inbox, outbox
@@ -298,6 +302,75 @@ async def test_power_that_came_back_while_its_loss_waited_to_be_stored_is_no_tro
             asked = "SELECT state, outcome FROM cases"
             while await (await conn.execute(asked)).fetchall() != [("closed", "technical_fixed")]:
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("site")
+async def test_who_comes_after_a_dead_worker_looks_for_what_was_said_meanwhile_as_well(
+    database: str, pool: Pool, directory: Directory
+) -> None:
+    long_ago = datetime.now(UTC) - timedelta(seconds=20)
+    lost = alarm("power_lost", 0)
+    press = alarms._read(replace(delivery(BOX, lost), received_at=long_ago)).press
+    assert press is not None
+    await raise_alarm(pool, directory, press, worker=None)  # stored, and then its worker died
+    back = EventReport(name="power_restored", value=None, at=None, boot=1, seq=1, v=1)
+    await store_reports(pool, directory, [Told(BOX, datetime.now(UTC), back)], worker=None)
+    async with pool.connection() as conn:
+        await conn.execute(
+            "INSERT INTO inbox (worker, topic, payload, received_at, retained) VALUES (-1, %s, %s, %s, false)",
+            (delivery(BOX).topic, lost, long_ago),
+        )
+    async with lane(database, pool, directory), asyncio.timeout(15), pool.connection() as conn:
+        while await (await conn.execute("SELECT state, outcome FROM cases")).fetchall() != [
+            ("closed", "technical_fixed")
+        ]:
+            await asyncio.sleep(0.05)
+        while await (await conn.execute("SELECT count(*) FROM inbox")).fetchone() != (0,):
+            await asyncio.sleep(0.05)
+
+
+async def test_what_a_terminal_said_is_asked_until_the_database_answers(
+    pool: Pool, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, done = 0, asyncio.Event()
+
+    async def away(_pool: Pool, _waited: object) -> list[object]:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise psycopg.OperationalError("away")
+        return []
+
+    monkeypatch.setattr(aftermath, "missed_words", away)
+    after = aftermath.Aftermath(
+        pool,
+        directory,
+        worker=lambda: None,
+        is_working_day=Workdays().is_working_day,
+        rng=Random(1),
+        busy=lambda: False,
+    )
+    task = asyncio.ensure_future(after.run())
+    after.catch_up(BOX, uuid4(), since=AT, done=done.set)
+    await asyncio.wait_for(done.wait(), 10)
+    assert asked == 3
+    task.cancel()
+    await asyncio.wait({task})
+
+
+@pytest.mark.usefixtures("site")
+async def test_a_broken_inbox_ends_no_lane(
+    database: str, pool: Pool, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> list[int]:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(inbox, "add", broken)
+    async with lane(database, pool, directory) as link:
+        for number in range(300):
+            link.take(delivery(BOX, alarm("low_battery", number)))
+        link.take(delivery(OTHER, alarm("sos", 0)))
+        await until(lambda: alarm("sos", 0) in link.acknowledged)
 
 
 @pytest.mark.parametrize(("at", "is_copy"), [("2026-11-22T06:31:05Z", True), ("1970-01-01T00:00:09Z", False)])

@@ -14,8 +14,10 @@ from gateway.domain.plan import (
     Situation,
     delay_of,
     kinds_shown,
+    ladder_of,
     legs_for,
     plans_for,
+    procedures_for,
     stand_ins,
 )
 
@@ -254,3 +256,33 @@ def test_only_technical_cases_wait_and_a_fall_alone_can_be_cancelled() -> None:
     assert wait_s(("fall",), (falls,), CaseClass.EMERGENCY) == 20
     assert wait_s(("fall", "sos"), (falls, SOS), CaseClass.EMERGENCY) == 0
     assert wait_s(("fall",), (), CaseClass.EMERGENCY) == 0
+
+
+# Which procedures
+
+
+def test_every_emergency_has_a_procedure_and_a_mere_test_none() -> None:
+    rescue = replace(SOS, procedure="nanjing-sos")
+    meals = replace(REST, kinds=("service",), procedure="meals")
+
+    def begun(
+        kinds: tuple[str, ...], plans: tuple[Plan, ...], case_class: CaseClass, *, drill: bool = False
+    ) -> list[str]:
+        return procedures_for(kinds, plans, case_class=case_class, drill=drill)
+
+    assert begun(("sos",), (rescue,), CaseClass.EMERGENCY) == ["nanjing-sos"]
+    assert begun(("sos",), (SOS,), CaseClass.EMERGENCY) == ["basic-emergency"]
+    assert begun(("sos", "service"), (SOS, meals), CaseClass.EMERGENCY) == ["meals", "basic-emergency"]
+    assert begun(("power_lost",), (REST,), CaseClass.TECHNICAL) == []
+    assert begun(("sos",), (rescue,), CaseClass.TEST) == []
+    assert begun(("sos",), (rescue,), CaseClass.TEST, drill=True) == ["nanjing-sos"]
+
+
+def test_how_a_role_is_called_follows_the_plans_at_hand() -> None:
+    calm = replace(SOS, ladders={"hotline": Ladder(times=2)})
+    wild = replace(SOS, ladders={"hotline": Ladder(times=9)})
+    for _ in range(2):  # the second time it is remembered
+        assert ladder_of("hotline", (calm,), case_class=CaseClass.EMERGENCY).times == 2
+        assert ladder_of("hotline", (wild,), case_class=CaseClass.EMERGENCY).times == 9
+        assert ladder_of("hotline", (calm, wild), case_class=CaseClass.EMERGENCY).times == 9
+        assert ladder_of("hotline", (wild,), case_class=CaseClass.TEST).times == 1

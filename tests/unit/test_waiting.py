@@ -1,6 +1,6 @@
 """What waits to be stored: emergencies first, nobody for ever, and of one terminal one at a time."""
 
-from gateway.ingest.waiting import Batch, Waiting
+from gateway.ingest.waiting import Batch, Pace, Waiting
 
 
 def filled(waiting: Waiting[str], count: int, *, urgent: bool, source: str | None = None) -> None:
@@ -80,3 +80,33 @@ def test_one_terminal_is_stored_in_its_order() -> None:
     assert not waiting.holds("t", urgent=True)
     waiting.done(batch)
     assert not waiting.knows("t", urgent=True)
+
+
+def test_while_it_pours_what_can_wait_only_waits_but_not_for_ever() -> None:
+    waiting: Waiting[str] = Waiting(most=8, pouring_s=10.0)
+    filled(waiting, 40, urgent=False)
+    assert waiting.next(now_s=0.0, pouring=True) is None
+    filled(waiting, 1, urgent=True, source="fall")
+    fall = waiting.next(now_s=9.0, pouring=True)
+    assert fall is not None
+    assert fall.urgent
+    waiting.done(fall)
+    at_last = waiting.next(now_s=10.0, pouring=True)
+    assert at_last is not None
+    assert not at_last.urgent
+    assert waiting.next(now_s=10.1, pouring=True) is None
+    waiting.done(at_last)
+    assert waiting.next(now_s=10.2) is not None, "it pours no more"
+
+
+def test_it_pours_as_long_as_much_came_in_this_spell_or_the_one_before() -> None:
+    pace = Pace(most=10, spell_s=1.0)
+    for number in range(11):
+        assert not pace.pours(5.0)
+        pace.count(5.0 + number / 100)
+    assert pace.pours(5.2)
+    assert pace.pours(6.9)
+    assert not pace.pours(7.0)
+    for number in range(40):
+        pace.count(10.0 + number / 10)
+    assert not pace.pours(14.0), "ten a spell are none too many"
