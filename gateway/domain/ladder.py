@@ -42,7 +42,21 @@ class Ladder:
     template: Mapping[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Return what a leg keeps of it: an open case goes by the plan that it began with."""
+        """Return what a leg keeps of it: an open case goes by the plan that it began with.
+
+        It is the same mapping for all legs of a ladder, and not to be changed.
+        """
+        known = _records.get(id(self))
+        if known is None:
+            if len(_records) >= _MOST_RECORDS:
+                _records.clear()
+                _recorded.clear()
+            # Both are kept, so nothing else can have their ids.
+            known = _records[id(self)] = (self, self._record())
+            _recorded[id(known[1])] = self
+        return known[1]
+
+    def _record(self) -> dict[str, Any]:
         return {
             "channels": list(self.channels),
             "within_s": self.within.total_seconds(),
@@ -60,6 +74,8 @@ class Ladder:
         """Read what `record` wrote; nothing: a single call."""
         if not record:
             return ONCE
+        if (known := _recorded.get(id(record))) is not None:
+            return known
         return cls(
             channels=tuple(record.get("channels", ())),
             within=timedelta(seconds=record["within_s"]),
@@ -72,6 +88,10 @@ class Ladder:
             template=record.get("template") or {},
         )
 
+
+_MOST_RECORDS = 4096
+_records: dict[int, tuple[Ladder, dict[str, Any]]] = {}
+_recorded: dict[int, Ladder] = {}
 
 ONCE = Ladder(times=1, within=timedelta(0))
 """A single call without a deadline: what technical reports and tests get, and who was called in by hand."""
