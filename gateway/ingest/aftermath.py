@@ -6,7 +6,7 @@ Nothing here holds up an alarm. In a storm much of it is done in few statements,
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -31,6 +31,7 @@ T = TypeVar("T")
 _AFTER_S = 0.1
 _AFTER_STORM_S = 2.0
 _MOST = 500
+_SIDE_BY_SIDE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,34 @@ class Aftermath:
         return True
 
     async def _catch_up(self) -> None:
-        while True:
-            waiting = await self._gathered(self._waited, patient=False)
-            waited = [one.waited for one in waiting]
-            for missed in await self._sure(partial(missed_words, self._pool, waited)) or ():
+        """Ask for the words of many terminals at once. Only who said something waits for its cases."""
+        turns = asyncio.Semaphore(_SIDE_BY_SIDE)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                waiting = await self._gathered(self._waited, patient=False)
+                words: dict[UUID, list[Missed]] = {}
+                for missed in (
+                    await self._sure(partial(missed_words, self._pool, [one.waited for one in waiting])) or ()
+                ):
+                    words.setdefault(missed.uid, []).append(missed)
+                for one in waiting:
+                    if one.waited.uid not in words:
+                        one.done()
+                for uid, said in words.items():
+                    await turns.acquire()
+                    over = [one.done for one in waiting if one.waited.uid == uid]
+                    tasks.create_task(self._take_all(said, over, turns), name="alarms-words")
+
+    async def _take_all(
+        self, said: Sequence[Missed], over: Sequence[Callable[[], None]], turns: asyncio.Semaphore
+    ) -> None:
+        try:
+            for missed in said:
                 await self._sure(partial(self._take, missed))
-            for one in waiting:
-                one.done()
+            for done in over:
+                done()
+        finally:
+            turns.release()
 
     async def _take(self, missed: Missed) -> None:
         await take_missed(
@@ -121,13 +143,13 @@ class Aftermath:
         )
 
     async def _sure(self, act: Callable[[], Awaitable[T]]) -> T | None:
-        """Do something as soon as the database lets us. A fault is logged: people see what the alarm is about."""
+        """Do something as soon as the database lets us. A fault of ours is logged: people see what it is about."""
         while True:
             try:
                 return await act()
-            except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
+            except Exception as exc:  # noqa: BLE001 # one terminal's words must not end those of all others (D12)
+                if not isinstance(exc, psycopg.Error) or is_data_error(exc):
+                    _log.exception("what a terminal took back could not be noted")
+                    return None
                 _log.warning("cannot look yet for what terminals took back: %s %s", type(exc).__name__, exc.sqlstate)
                 await asyncio.sleep(self._rng.uniform(0.3, 1.0))
-            except Exception:  # noqa: BLE001 # see above
-                _log.exception("what a terminal took back could not be noted")
-                return None

@@ -59,7 +59,8 @@ class Waiting(Generic[T]):
     for more than it can do at a time. A batch that takes longer than `long_s` (somebody holds the row of a case) no
     longer counts: it must hold up nothing else. `most` batches are under way in any case, and half of these places are
     for emergencies only. What waits for `patient_s` is begun beside an emergency, or somebody's flood would hide it;
-    while more comes than can be stored anyway it waits for up to `pouring_s`, since to take it in is work enough.
+    while more comes than can be stored anyway it waits for up to `pouring_s`, since to take it in is work enough, and
+    then goes a batch at a time every `patient_s`.
     """
 
     def __init__(
@@ -101,7 +102,8 @@ class Waiting(Generic[T]):
         if len(fresh) >= _AT_ONCE or len(self._under_way) >= self._most:
             return None
         if self._turn_of_others(fresh, now_s=now_s, pouring=pouring):
-            self._others_since_s = None
+            # As long as it pours, the next one has its turn like any that waits beside emergencies.
+            self._others_since_s = now_s - self._pouring_s + self._patient_s if pouring else None
             return self._take(urgent=False, now_s=now_s)
         return self._take(urgent=True, now_s=now_s) if self._ready[True] else None
 

@@ -265,6 +265,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._parser = None  # it holds us: without this only the collector would free both
         self._tell_gone(self)
         if self._answer is None:
             return

@@ -43,10 +43,11 @@ async def take_word(
     """Let a word of a terminal count for the open cases that it raised; returns which these were.
 
     `seq` is the number of the alarm that a cancel means. `said_at` is the terminal's time of the word, or ours: a word
-    from before a press says nothing about that press.
+    from before a press says nothing about that press, nor about the case that it belongs to.
     """
     async with pool.connection() as conn:
-        open_cases = await procedures.open_cases_of(conn, terminal, seq=seq, before=said_at)
+        kind = RESTORES.get(word)
+        open_cases = await procedures.open_cases_of(conn, terminal, seq=seq, before=said_at, kind=kind)
     touched = []
     for case_id in open_cases:
         async with pool.connection() as conn, conn.transaction():
@@ -80,6 +81,7 @@ class Waited:
 class Missed:
     """What a terminal said meanwhile."""
 
+    uid: UUID
     terminal: str
     word: str
     value: object
@@ -94,7 +96,7 @@ async def missed_words(pool: Pool, waited: Sequence[Waited]) -> list[Missed]:
         since[one.uid] = min(one.since, since.get(one.uid, one.since))
     async with pool.connection() as conn:
         said = await telemetry.words_since(conn, since, WORDS, skew=SANE_CLOCK)
-    return [Missed(names[uid], word, value, at) for uid, word, value, at in said]
+    return [Missed(uid, names[uid], word, value, at) for uid, word, value, at in said]
 
 
 async def take_missed(

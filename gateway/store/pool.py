@@ -47,9 +47,10 @@ def _dumps(value: object) -> bytes | str:
 async def _as_runtime(conn: Connection) -> None:
     await conn.execute(f"SET ROLE {RUNTIME_ROLE}")
     # The time zone: what a terminal says of its clock must be readable again. The commit: ours is a promise (I1).
+    # Compiling: before version 18 a scan that is only discouraged costs so much that a server compiles its statement.
     await conn.execute(
         "SELECT set_config('idle_in_transaction_session_timeout', '5s', false), set_config('timezone', 'UTC', false), "
-        "set_config('synchronous_commit', 'on', false)"
+        "set_config('synchronous_commit', 'on', false), set_config('jit', 'off', false)"
     )
 
 

@@ -471,16 +471,24 @@ async def under_duress(conn: Connection, terminal: str, kind: str) -> bool:
     return await cursor.fetchone() is not None
 
 
-async def open_cases_of(conn: Connection, terminal: str, *, seq: int | None, before: datetime) -> list[UUID]:
-    """Return the cases not yet closed that this terminal pressed for before a time, by its number if one is given."""
+async def open_cases_of(
+    conn: Connection, terminal: str, *, seq: int | None, before: datetime, kind: str | None = None
+) -> list[UUID]:
+    """Return the cases not yet closed that this terminal pressed for before a time, by its number if one is given.
+
+    Not those for which it pressed again since, with `kind` where one is given: what it said before is not about that.
+    """
     cursor = await conn.execute(
         """
         SELECT c.id FROM cases c JOIN alarm a ON a.case_id = c.id
+        CROSS JOIN LATERAL (SELECT least(coalesce(a.pressed_at, a.received_at), a.received_at)) AS own (at)
         WHERE a.terminal_id = %(terminal)s AND c.state <> 'closed'
-          AND (%(seq)s::bigint IS NULL OR a.seq = %(seq)s) AND coalesce(a.pressed_at, a.received_at) <= %(before)s
-        GROUP BY c.id ORDER BY max(a.stored_at)
+        GROUP BY c.id
+        HAVING bool_or((%(seq)s::bigint IS NULL OR a.seq = %(seq)s) AND own.at <= %(before)s)
+           AND NOT bool_or(own.at > %(before)s AND (%(kind)s::text IS NULL OR %(kind)s = ANY(a.kinds)))
+        ORDER BY max(a.stored_at)
         """,
-        {"terminal": terminal, "seq": seq, "before": before},
+        {"terminal": terminal, "seq": seq, "before": before, "kind": kind},
     )
     return [row[0] for row in await cursor.fetchall()]
 

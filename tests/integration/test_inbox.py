@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -19,6 +20,7 @@ from gateway.ingest.alarms import AlarmLane
 from gateway.ingest.inbox import Inbox
 from gateway.links.mqtt import Delivery
 from gateway.service.raise_alarm import raise_alarm
+from gateway.service.take_back import Missed, missed_words, take_word
 from gateway.service.telemetry import Told, store_reports
 from gateway.service.workdays import Workdays
 from gateway.store import inbox, outbox
@@ -327,6 +329,68 @@ async def test_who_comes_after_a_dead_worker_looks_for_what_was_said_meanwhile_a
             await asyncio.sleep(0.05)
         while await (await conn.execute("SELECT count(*) FROM inbox")).fetchone() != (0,):
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("site")
+async def test_what_waits_stays_on_disk_until_the_words_that_overtook_it_count(
+    database: str, pool: Pool, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*values: Any) -> list[Missed]:
+        asked.set()
+        await answer.wait()
+        return await missed_words(*values)
+
+    monkeypatch.setattr(aftermath, "missed_words", slowly)
+    async with lane(database, pool, directory) as link, pool.connection() as conn:
+        for seq in range(40):  # more than are stored together: some lie on disk meanwhile
+            one = delivery(BOX, alarm("low_battery", seq))
+            one.received_mono -= 1
+            link.take(one)
+        await until(lambda: len(link.acknowledged) == 40)
+        async with asyncio.timeout(15):
+            while await (await conn.execute("SELECT count(*) FROM alarm")).fetchone() != (40,):
+                await asyncio.sleep(0.02)
+        await asked.wait()
+        await asyncio.sleep(0.5)
+        kept = await (await conn.execute("SELECT count(*) FROM inbox")).fetchone()
+        assert kept is not None
+        assert kept[0] > 0
+        answer.set()
+        async with asyncio.timeout(15):
+            while await (await conn.execute("SELECT count(*) FROM inbox")).fetchone() != (0,):
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("site")
+async def test_power_that_failed_again_is_not_taken_for_restored_by_an_older_word(
+    pool: Pool, directory: Directory
+) -> None:
+    now = datetime.now(UTC)
+
+    async def lose(seq: int, at: datetime) -> None:
+        press = alarms._read(replace(delivery(BOX, alarm("power_lost", seq)), received_at=at)).press
+        assert press is not None
+        await raise_alarm(pool, directory, press, worker=None)
+
+    async def restore(at: datetime) -> int:
+        touched = await take_word(
+            pool,
+            directory,
+            BOX,
+            "power_restored",
+            seq=None,
+            said_at=at,
+            is_working_day=Workdays().is_working_day,
+            worker=None,
+        )
+        return len(touched)
+
+    await lose(1, now - timedelta(seconds=30))
+    await lose(2, now - timedelta(seconds=10))
+    assert await restore(now - timedelta(seconds=20)) == 0, "it was lost again after that"
+    assert await restore(now - timedelta(seconds=5)) == 1
 
 
 async def test_what_a_terminal_said_is_asked_until_the_database_answers(

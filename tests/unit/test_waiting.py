@@ -94,9 +94,12 @@ def test_while_it_pours_what_can_wait_only_waits_but_not_for_ever() -> None:
     at_last = waiting.next(now_s=10.0, pouring=True)
     assert at_last is not None
     assert not at_last.urgent
-    assert waiting.next(now_s=10.1, pouring=True) is None
     waiting.done(at_last)
-    assert waiting.next(now_s=10.2) is not None, "it pours no more"
+    assert waiting.next(now_s=10.5, pouring=True) is None
+    second = waiting.next(now_s=11.0, pouring=True)
+    assert second is not None, "from then on one has its turn every second"
+    waiting.done(second)
+    assert waiting.next(now_s=11.1) is not None, "it pours no more"
 
 
 def test_it_pours_as_long_as_much_came_in_this_spell_or_the_one_before() -> None:
