@@ -122,6 +122,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             worker=lambda: dispatcher.worker,
             is_working_day=workdays.is_working_day,
             rng=rng,
+            largest=settings.telemetry_batch,
         )
         runner = Runner(
             procedure_pool,

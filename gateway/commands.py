@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import contextlib
+import itertools
+import json
 import signal
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +20,7 @@ from gateway.cli import asynchronous, err, out, settings_of, show_json, show_tab
 from gateway.config import Settings
 from gateway.domain.case import NotFound
 from gateway.garbage import in_small_pieces
+from gateway.links.mqtt import Delivery, MqttLink
 from gateway.logs import set_up
 from gateway.service import apply_site as sites
 from gateway.service import quarantine as quarantines
@@ -37,6 +40,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("run")(run)
     app.command("gateway")(gateway)
+    app.command("receive", hidden=True)(receive)
     app.command("audit")(audit)
     app.command("migrate")(migrate)
     for name, group in (
@@ -79,6 +83,29 @@ def gateway(ctx: typer.Context) -> None:
     run_migrations(settings.database_url)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_stopped(settings))
+
+
+def receive(ctx: typer.Context, topic: Annotated[str, typer.Option(help="Filter of the messages to take.")]) -> None:
+    """Take messages, acknowledge them, do nothing else, and say ten times a second how many: a floor for the bench."""
+    settings = settings_of(ctx)
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_receive(settings, topic))
+
+
+async def _receive(settings: Settings, topic: str) -> None:
+    in_small_pieces()
+    link = MqttLink(settings.broker, client_id="~floor", filters=((topic, 1),))
+    waiting: list[Delivery] = []
+    count = 0
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(link.run(waiting.append), name="floor-link")
+        for turn in itertools.count():
+            await asyncio.sleep(0.02)
+            count += len(waiting)
+            link.acknowledge_all(waiting)
+            waiting.clear()
+            if turn % 5 == 0:
+                typer.echo(json.dumps(count))
 
 
 async def _until_stopped(settings: Settings) -> None:

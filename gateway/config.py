@@ -95,6 +95,9 @@ class Settings(BaseSettings):
         Field(default_factory=list)
     )
     alarm_workers: Annotated[int, Field(ge=1, le=64, description="Alarms stored at the same time.")] = 8
+    telemetry_batch: Annotated[
+        int, Field(ge=1, le=10_000, description="Most telemetry reports that are stored in one transaction.")
+    ] = 2000
     party_parallel: Annotated[int, Field(ge=1, le=256, description="Sends to one party at the same time.")] = 32
     calendar: Annotated[
         Path | None,

@@ -1,6 +1,7 @@
 """How the benches show what they measured: tables on a console, curves in a file."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from firmware_sim import bench_history as histories
 from firmware_sim import bench_parties as parties
 from firmware_sim import bench_storm as storms
 from firmware_sim import bench_technical as technicals
+from firmware_sim import bench_telemetry as telemetry
 from firmware_sim.figures import BARS, QUANTILES, Judged, Phase, Report, quantile
 from firmware_sim.sites import NANJING, ROLE_WORDS
 
@@ -20,11 +22,13 @@ __all__ = [
     "plot_press",
     "plot_storm",
     "plot_technical",
+    "plot_telemetry",
     "show_history",
     "show_parties",
     "show_press",
     "show_storm",
     "show_technical",
+    "show_telemetry",
 ]
 
 _FAILURES_SHOWN = 40
@@ -170,6 +174,37 @@ def show_technical(report: technicals.Report, console: Console) -> None:
     _show_verdict(report, bar, console)
 
 
+def show_telemetry(report: telemetry.Report, console: Console) -> None:
+    """Print figures and verdict."""
+    _show_machine(report, console)
+    table = _table(
+        "", f"{report.options.seconds:g} s of reports from terminals, QoS 1", "reports/s", "of the bare client"
+    )
+    rows = (
+        ("the bare client: acknowledges, stores nothing", report.floor),
+        ("stored, acknowledged after the commit", report.stored),
+        ("a transaction for every report", report.naive),
+    )
+    for name, one in rows:
+        table.add_row(name, f"{one.per_s:.0f}", f"{one.per_s / report.floor.per_s:.2f}" if report.floor.per_s else "–")
+    console.print(table)
+    console.print(f"{report.sent} heartbeats were sent, {report.rows} are stored.")
+    memory = [mb for _, _, mb in report.stored.curve]
+    if memory:
+        grown = telemetry.growth(report.stored.curve)
+        console.print(f"Memory of the gateway: {memory[0]:.0f} MB, {memory[-1]:.0f} MB at the end, {grown:.2f} ×.")
+    _show_busy(report.stored.busy, console)
+    presses = _table("", "from a press to the last of six, ms", *_QUANTILES)
+    for name, values in report.series().items():
+        presses.add_row(name, *_figures(values))
+    console.print(presses)
+    bar = (
+        f"≥ {telemetry.BAR_PER_S:.0f} reports/s and ≥ {telemetry.SHARE:g} of the bare client; every one stored once; "
+        f"memory ≤ {telemetry.GROWTH:g} ×; last of six p99 ≤ {telemetry.LAST_MS:.0f} ms"
+    )
+    _show_verdict(report, bar, console)
+
+
 def _show_busy(busy: Mapping[str, float], console: Console) -> None:
     if busy:
         shares = ", ".join(f"{part} {share:.0%}" for part, share in busy.items())
@@ -305,3 +340,35 @@ def plot_technical(report: technicals.Report, file: Path) -> None:
                     axes.ecdf(series[f"{side}: {key}"], color=f"C{number}", linestyle=style, label=f"{side}: {key}")
 
     _plot(draw, file, report.machine, limit_ms=limit_ms, title="Falls beside technical alarms", of="falls")
+
+
+def plot_telemetry(report: telemetry.Report, file: Path) -> None:
+    """Draw reports a second and the gateway's memory over time, as PNG or SVG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (rates, memory) = plt.subplots(2, 1, figsize=(9, 7), layout="constrained", sharex=True)
+    for name, one in (("the bare client", report.floor), ("stored", report.stored)):
+        points = one.curve[:: max(1, len(one.curve) // 200)]
+        steps = list(pairwise(points))
+        rates.plot(
+            [after[0] for _, after in steps],
+            [(after[1] - before[1]) / (after[0] - before[0]) for before, after in steps],
+            label=name,
+        )
+        memory.plot([at for at, _, _ in points], [mb for _, _, mb in points], label=name)
+    rates.axhline(telemetry.BAR_PER_S, color="black", linewidth=1)
+    rates.set_ylabel("reports a second")
+    rates.set_ylim(bottom=0)
+    memory.set_ylabel("MB of memory")
+    memory.set_ylim(bottom=0)
+    memory.set_xlabel("seconds")
+    machine = report.machine
+    rates.set_title(f"Telemetry: {machine['cores_usable']} cores, Python {machine['python']}")
+    for axes in (rates, memory):
+        axes.grid(visible=True, alpha=0.2)
+        axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(file)
+    plt.close(figure)

@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     benches.command("press")(_bench_press)
     benches.command("parties")(_bench_parties)
     benches.command("storm")(_bench_storm)
+    benches.command("telemetry")(_bench_telemetry)
     benches.command("history")(_bench_history)
     app.add_typer(benches, name="bench")
     app.command("simulate")(_simulate)
@@ -202,6 +203,30 @@ def _bench_storm(
     bench_report.show_storm(report, console)
     if plot_file is not None:
         bench_report.plot_storm(report, plot_file)
+    _end_bench(report.document(), json_file)
+
+
+def _bench_telemetry(
+    seconds: Annotated[float, typer.Option(min=3, max=3600, help="Seconds of telemetry on each side.")] = 20.0,
+    presses: Annotated[int, typer.Option(min=1, max=1000, help="Presses on each side.")] = 60,
+    json_file: _JsonFile = None,
+    plot_file: _PlotFile = None,
+    seed: _Seed = 1,
+) -> None:
+    """Measure how many reports a second the gateway stores while terminals send as much as it takes.
+
+    Beside it stand the same client that only acknowledges, and a gateway with a transaction for every report; then keys
+    are pressed beside telemetry at the bar's rate. Ends with status 1 when fewer reports a second were stored than the
+    bars allow, one is missing or there twice, the gateway's memory grows, or a party hears of a press too late.
+    """
+    from firmware_sim import bench_report, bench_telemetry
+
+    console = Console()
+    options = bench_telemetry.Options(seconds=seconds, presses=presses, seed=seed)
+    report = _run(bench_telemetry.run(options, console))
+    bench_report.show_telemetry(report, console)
+    if plot_file is not None:
+        bench_report.plot_telemetry(report, plot_file)
     _end_bench(report.document(), json_file)
 
 

@@ -75,11 +75,11 @@ def _packet(head: int, body: bytes) -> bytes:
             return bytes((head,)) + bytes(length) + body
 
 
-def connect_packet(terminal: str, secret: str) -> bytes:
-    """Return CONNECT with a clean session, user name and password (MQTT 3.1.1, 3.1)."""
+def connect_packet(terminal: str, secret: str, user: str | None = None) -> bytes:
+    """Return CONNECT with a clean session, user name and password (MQTT 3.1.1, 3.1); `user` is the terminal's id."""
     flags = 0b1100_0010
     head = _field(b"MQTT") + bytes((4, flags)) + struct.pack(">H", _KEEP_ALIVE_S)
-    return _packet(0x10, head + b"".join(_field(part.encode()) for part in (terminal, terminal, secret)))
+    return _packet(0x10, head + b"".join(_field(part.encode()) for part in (terminal, user or terminal, secret)))
 
 
 def publish_packet(topic: bytes, packet_id: int, payload: bytes) -> bytes:
@@ -113,10 +113,10 @@ def take_packets(buffer: bytearray) -> list[tuple[int, bytes]]:
 class Connection(asyncio.Protocol):
     """One terminal at the broker. ``accepted`` is done when the broker let it in."""
 
-    def __init__(self, terminal: str, secret: str, progress: Progress) -> None:
+    def __init__(self, terminal: str, secret: str, progress: Progress, *, user: str | None = None) -> None:
         self.terminal = terminal
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._connect = connect_packet(terminal, secret)
+        self._connect = connect_packet(terminal, secret, user)
         self._progress = progress
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None

@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 
 FILTERS = tuple((up_filter(kind), 1) for kind in Up if kind is not Up.ALARM)
 _TRANSPORT = "mqtt"
-_LARGEST_BATCH = 500
 _LINGER_S = 0.02
 _LONGEST_QUEUE = 50_000
 
@@ -49,8 +48,9 @@ class TelemetryLane:
         worker: Callable[[], int | None],
         is_working_day: Callable[[date], bool],
         rng: Random,
+        largest: int = 2000,
     ) -> None:
-        """`submit` sends notices committed in the name of `worker()`."""
+        """`submit` sends notices committed in the name of `worker()`; up to `largest` reports are stored together."""
         self._link = link
         self._pool = pool
         self._directory = directory
@@ -58,6 +58,7 @@ class TelemetryLane:
         self._worker = worker
         self._is_working_day = is_working_day
         self._rng = rng
+        self._largest = largest
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -77,12 +78,11 @@ class TelemetryLane:
         while True:
             batch = [await self._queue.get()]
             await asyncio.sleep(_LINGER_S)  # lets a batch gather; telemetry is in no hurry
-            while len(batch) < _LARGEST_BATCH and not self._queue.empty():
+            while len(batch) < self._largest and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             with TELEMETRY_BATCH.time():
                 await self._store(batch)
-            for delivery in batch:
-                self._link.acknowledge(delivery)
+            self._link.acknowledge_all(batch)
 
     async def _store(self, batch: Sequence[Delivery]) -> None:
         told: list[tuple[Delivery, Told]] = []

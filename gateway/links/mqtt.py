@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 _REFUSED = 0x80
+_PUBACK = bytes((0x40, 2))
 _BACKLOG_S = 20.0
 _PIECE = 8_192
 """Bytes read at once: some thirty alarms, a few milliseconds of work before the loop goes on."""
@@ -222,12 +223,22 @@ class MqttLink:
         Acknowledgements leave in the order of arrival, as MQTT wants it [MQTT-4.6.0-2]; one of a session that is
         gone is dropped, and the broker sends that message again.
         """
-        delivery.done = True
+        self.acknowledge_all((delivery,))
+
+    def acknowledge_all(self, deliveries: Iterable[Delivery]) -> None:
+        """Do the work of `acknowledge` for many, in one packet to the socket."""
+        for delivery in deliveries:
+            delivery.done = True
+        safe = bytearray()
         while self._unacknowledged and self._unacknowledged[0].done:
             head = self._unacknowledged.popleft()
             if self._client is not None and head.session == self._session:
                 self._under_way.discard(head.mid)
-                self._client._client.ack(head.mid, head.qos)  # noqa: SLF001
+                safe += _PUBACK + head.mid.to_bytes(2, "big")
+        if safe and self._client is not None:
+            # Paho would send each of them alone, which takes longer than to receive a message.
+            paho: Any = self._client._client  # noqa: SLF001
+            paho._packet_queue(_PUBACK[0], bytes(safe), 0, 0)  # noqa: SLF001
 
     def post(self, topic: str, payload: bytes) -> None:
         """Publish with QoS 0 and wait for nothing.

@@ -1,6 +1,6 @@
 """Heartbeats, fixes and events of many terminals at once: stored, and the newest state kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -10,8 +10,8 @@ from gateway.domain.outbox import DueNotice
 from gateway.service.moving import move_cases
 from gateway.store import telemetry
 from gateway.store.directory import Directory
-from gateway.store.pool import Connection, Pool
-from gateway.store.telemetry import EventRow, FixRow, HeartbeatRow, StateRow
+from gateway.store.pool import Connection, Pool, as_jsonb
+from gateway.store.telemetry import ReportRow, StateRow
 from schemas.reports import EventReport, Fix, FixReport, HeartbeatReport, ResultReport
 
 __all__ = ["SANE_CLOCK", "Told", "fix_record", "sane_time", "store_reports", "store_reports_in", "store_states"]
@@ -36,38 +36,97 @@ def sane_time(at: datetime | None, received_at: datetime) -> datetime:
     return at if at is not None and abs(at - received_at) <= SANE_CLOCK else received_at
 
 
-def _skew_s(at: datetime | None, received_at: datetime) -> float | None:
-    return None if at is None else (at - received_at).total_seconds()
-
-
 def fix_record(fix: Fix, at: datetime | None, received_at: datetime) -> dict[str, Any]:
     """Return a fix as it is stored and sent. One without a time of its own is as old as its report."""
     return fix.model_dump(mode="json") | {"at": (fix.at or at or received_at).isoformat()}
 
 
-def _state(terminal: UUID, told: Told) -> StateRow:
-    report = told.report
+def _row(n: int, told: Told) -> ReportRow:
+    """Return a report as it is staged; `n` is its place in the batch."""
+    report, received_at = told.report, told.received_at
+    own = report.fix.at or report.at if isinstance(report, FixReport) else report.at
+    at = sane_time(own, received_at)
+    row = (
+        told.terminal,
+        at,
+        own is not None and at == own,
+        report.boot,
+        report.seq,
+        received_at,
+        None if report.at is None else (report.at - received_at).total_seconds(),
+    )
     # A clock that is ahead must not hold back what the terminal says once it is right: nothing is newer than now.
-    at = min(sane_time(report.at, told.received_at), told.received_at)
-    row = StateRow(terminal=terminal, seen_at=told.received_at, clock_skew_s=_skew_s(report.at, told.received_at))
-    if isinstance(report, HeartbeatReport):
-        return replace(
-            row,
-            status_at=at,
-            boot=report.boot,
-            seq=report.seq,
-            battery_pct=report.battery_pct,
-            signal_dbm=report.signal_dbm,
-            mains=report.mains,
-            firmware=report.firmware,
-        )
-    if isinstance(report, FixReport):
-        return replace(
-            row,
-            fix=fix_record(report.fix, report.at, told.received_at),
-            fix_at=min(sane_time(report.fix.at or report.at, told.received_at), told.received_at),
-        )
-    return row
+    newest = min(at, received_at)
+    match report:
+        case HeartbeatReport():
+            return ReportRow(
+                n,
+                "heartbeat",
+                *row,
+                newest,
+                report.battery_pct,
+                report.battery_mv,
+                report.signal_dbm,
+                report.mains,
+                report.uptime_s,
+                report.temperature_c,
+                report.firmware,
+            )
+        case FixReport(fix=fix):
+            return ReportRow(
+                n,
+                "fix",
+                *row,
+                lat=fix.lat,
+                lon=fix.lon,
+                datum=fix.datum,
+                source=fix.source,
+                accuracy_m=fix.accuracy_m,
+                fix_at=newest,
+                fix=as_jsonb(fix_record(fix, report.at, received_at)),
+            )
+        case EventReport():
+            return ReportRow(n, "event", *row, name=report.name, value=as_jsonb(report.value))
+        case ResultReport():
+            return ReportRow(n, "event", *row, name=f"result.{report.state}", value=as_jsonb(report.command))
+
+
+async def store_reports(
+    pool: Pool, directory: Directory, told: Sequence[Told], *, worker: int | None
+) -> list[DueNotice]:
+    """Store a batch in one transaction; reports of terminals that nobody knows are left out.
+
+    A fix that is worth telling moves the location of the terminal's open cases: the updates that `worker` has to
+    send because of that come back.
+    """
+    async with pool.connection() as conn, conn.transaction():
+        return await store_reports_in(conn, directory, told, worker=worker)
+
+
+async def store_reports_in(
+    conn: Connection, directory: Directory, told: Sequence[Told], *, worker: int | None
+) -> list[DueNotice]:
+    """Do the work of `store_reports` in the caller's transaction."""
+    rows = [_row(n, one) for n, one in enumerate(told)]
+    await telemetry.stage(conn, rows)
+    await telemetry.store_staged(conn, {row.kind for row in rows})
+    moved = _newest_fixes(rows)
+    if not moved:
+        return []
+    uids = await telemetry.uids(conn, sorted(moved))
+    moving = {uid: moved[terminal] for terminal, uid in uids.items()}
+    return await move_cases(conn, directory, moving, worker=worker) if moving else []
+
+
+def _newest_fixes(rows: Sequence[ReportRow]) -> Mapping[str, dict[str, Any]]:
+    newest: dict[str, ReportRow] = {}
+    for row in rows:
+        if row.fix_at is None:
+            continue
+        known = newest.get(row.terminal)
+        if known is None or known.fix_at is None or known.fix_at <= row.fix_at:
+            newest[row.terminal] = row
+    return {terminal: row.fix.obj for terminal, row in newest.items() if row.fix is not None}
 
 
 def _merge(old: StateRow, new: StateRow) -> StateRow:
@@ -95,90 +154,6 @@ def _merge(old: StateRow, new: StateRow) -> StateRow:
 
 def _first(one: T | None, other: T | None) -> T | None:
     return other if one is None else one
-
-
-async def store_reports(
-    pool: Pool, directory: Directory, told: Sequence[Told], *, worker: int | None
-) -> list[DueNotice]:
-    """Store a batch in one transaction; reports of terminals that nobody knows are left out.
-
-    A fix that is worth telling moves the location of the terminal's open cases: the updates that `worker` has to
-    send because of that come back.
-    """
-    async with pool.connection() as conn, conn.transaction():
-        return await store_reports_in(conn, directory, told, worker=worker)
-
-
-async def store_reports_in(
-    conn: Connection, directory: Directory, told: Sequence[Told], *, worker: int | None
-) -> list[DueNotice]:
-    """Do the work of `store_reports` in the caller's transaction."""
-    known = await telemetry.uids(conn, sorted({one.terminal for one in told}))
-    ours = [(known[one.terminal][0], one) for one in told if one.terminal in known]
-    heartbeats, fixes, happenings = [], [], []
-    states: dict[UUID, StateRow] = {}
-    for terminal, one in ours:
-        report = one.report
-        boot = -1 if report.boot is None else report.boot
-        seq = -1 if report.seq is None else report.seq
-        at = sane_time(report.at, one.received_at)
-        if isinstance(report, HeartbeatReport):
-            heartbeats.append(
-                HeartbeatRow(
-                    at=at,
-                    terminal=terminal,
-                    boot=boot,
-                    seq=seq,
-                    received_at=one.received_at,
-                    battery_pct=report.battery_pct,
-                    battery_mv=report.battery_mv,
-                    signal_dbm=report.signal_dbm,
-                    mains=report.mains,
-                    uptime_s=report.uptime_s,
-                    temperature_c=report.temperature_c,
-                )
-            )
-        elif isinstance(report, FixReport):
-            fixes.append(
-                FixRow(
-                    at=sane_time(report.fix.at or report.at, one.received_at),
-                    terminal=terminal,
-                    boot=boot,
-                    seq=seq,
-                    received_at=one.received_at,
-                    lat=report.fix.lat,
-                    lon=report.fix.lon,
-                    datum=report.fix.datum,
-                    source=report.fix.source,
-                    accuracy_m=report.fix.accuracy_m,
-                )
-            )
-        else:
-            name = report.name if isinstance(report, EventReport) else f"result.{report.state}"
-            value: object = report.value if isinstance(report, EventReport) else report.command
-            happenings.append(
-                EventRow(
-                    at=at,
-                    terminal=terminal,
-                    boot=boot,
-                    seq=seq,
-                    received_at=one.received_at,
-                    name=name,
-                    value=value,
-                )
-            )
-        state = _state(terminal, one)
-        states[terminal] = state if terminal not in states else _merge(states[terminal], state)
-    if heartbeats:
-        await telemetry.add_heartbeats(conn, heartbeats)
-    if fixes:
-        await telemetry.add_fixes(conn, fixes)
-    if happenings:
-        await telemetry.add_events(conn, happenings)
-    if states:
-        await telemetry.renew(conn, [states[terminal] for terminal in sorted(states)])
-    moving = {terminal: state.fix for terminal, state in states.items() if state.fix is not None}
-    return await move_cases(conn, directory, moving, worker=worker) if moving else []
 
 
 async def store_states(pool: Pool, told: Sequence[StateRow]) -> None:

@@ -1,71 +1,66 @@
-"""Heartbeats, fixes and events: time series, and the newest state of each terminal."""
+"""Heartbeats, fixes and events: time series, and the newest state of each terminal.
+
+What terminals report goes through a temporary table of the session: the series must not count a redelivered row twice,
+and COPY knows no ON CONFLICT. From there three inserts and one upsert take a whole batch.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
+
+from psycopg.types.json import Jsonb
 
 from gateway.store.pool import Connection, as_jsonb
 
-__all__ = [
-    "EventRow",
-    "FixRow",
-    "HeartbeatRow",
-    "StateRow",
-    "add_events",
-    "add_fixes",
-    "add_heartbeats",
-    "renew",
-    "uids",
-    "words_since",
-]
+__all__ = ["ReportRow", "StateRow", "renew", "stage", "store_staged", "uids", "words_since"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatRow:
-    """One heartbeat. ``at`` is the terminal's time when that is sane, else ours."""
+class ReportRow(NamedTuple):
+    """One report as it goes into the stage; what its kind does not know is None.
 
+    ``at`` is the terminal's time when that is sane (``dated``), else ours; ``status_at`` is that without the future.
+    ``kind`` is heartbeat, fix or event.
+    """
+
+    n: int
+    kind: str
+    terminal: str
     at: datetime
-    terminal: UUID
-    boot: int
-    seq: int
+    dated: bool
+    boot: int | None
+    seq: int | None
     received_at: datetime
-    battery_pct: int | None
-    battery_mv: int | None
-    signal_dbm: int | None
-    mains: bool | None
-    uptime_s: int | None
-    temperature_c: float | None
+    skew_s: float | None
+    status_at: datetime | None = None
+    battery_pct: int | None = None
+    battery_mv: int | None = None
+    signal_dbm: int | None = None
+    mains: bool | None = None
+    uptime_s: int | None = None
+    temperature_c: float | None = None
+    firmware: str | None = None
+    lat: float | None = None
+    lon: float | None = None
+    datum: str | None = None
+    source: str | None = None
+    accuracy_m: float | None = None
+    fix_at: datetime | None = None
+    fix: Jsonb | None = None
+    name: str | None = None
+    value: Jsonb | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FixRow:
-    """One position, in the datum in which it came."""
-
-    at: datetime
-    terminal: UUID
-    boot: int
-    seq: int
-    received_at: datetime
-    lat: float
-    lon: float
-    datum: str
-    source: str
-    accuracy_m: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRow:
-    """One event of a terminal."""
-
-    at: datetime
-    terminal: UUID
-    boot: int
-    seq: int
-    received_at: datetime
-    name: str
-    value: object
+_TYPES = (
+    *("int4", "text", "text", "timestamptz", "bool", "int8", "int8", "timestamptz", "float8"),
+    *("timestamptz", "int2", "int4", "int2", "bool", "int8", "float8", "text"),
+    *("float8", "float8", "text", "text", "float8", "timestamptz", "jsonb"),
+    *("text", "jsonb"),
+)
+_COLUMNS = ", ".join(f"{name} {kind}" for name, kind in zip(ReportRow._fields, _TYPES, strict=True))
+_CREATE = f"CREATE TEMP TABLE IF NOT EXISTS staged ({_COLUMNS}) ON COMMIT DELETE ROWS"
+_COPY = "COPY staged FROM STDIN (FORMAT BINARY)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,55 +81,125 @@ class StateRow:
     clock_skew_s: float | None = None
 
 
-async def uids(conn: Connection, terminals: Sequence[str]) -> dict[str, tuple[UUID, str]]:
-    """Return uid and district of the terminals that are known, by public id."""
-    cursor = await conn.execute(
-        "SELECT public_id, uid, district FROM terminal WHERE public_id = ANY(%s)", (list(terminals),)
-    )
-    return {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+async def uids(conn: Connection, terminals: Sequence[str]) -> dict[str, UUID]:
+    """Return the uids of the terminals that are known, by public id."""
+    cursor = await conn.execute("SELECT public_id, uid FROM terminal WHERE public_id = ANY(%s)", (list(terminals),))
+    return dict(await cursor.fetchall())
 
 
-def _columns(rows: Sequence[Any], names: Sequence[str]) -> list[list[Any]]:
-    return [[getattr(row, name) for row in rows] for name in names]
+async def stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
+    """Put reports into the stage of this session. They are gone at the end of the transaction."""
+    await conn.execute(_CREATE)
+    async with conn.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.set_types(_TYPES)
+        for row in rows:
+            await copy.write_row(row)
 
 
-async def add_heartbeats(conn: Connection, rows: Sequence[HeartbeatRow]) -> None:
-    """Store heartbeats; one that was stored before does not count again."""
-    names = (
-        "at",
-        "terminal",
-        "boot",
-        "seq",
-        "received_at",
-        "battery_pct",
-        "battery_mv",
-        "signal_dbm",
-        "mains",
-        "uptime_s",
-    )
-    await conn.execute(
-        """
-        INSERT INTO heartbeat (at, terminal_uid, boot, seq, received_at, battery_pct, battery_mv, signal_dbm, mains,
-                               uptime_s, temperature_c)
-        SELECT * FROM unnest(%s::timestamptz[], %s::uuid[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::int2[],
-                             %s::int[], %s::int2[], %s::bool[], %s::bigint[], %s::float8[])
+async def store_staged(conn: Connection, kinds: Collection[str]) -> None:
+    """Store what is in the stage, `kinds` of it; a row that was stored before does not count again.
+
+    Reports of terminals that nobody knows are left out. A report with numbers but without a time of its own is known
+    again by these for a day; one with neither always counts.
+    """
+    for kind, insert in _INSERTS.items():
+        if kind in kinds:
+            await conn.execute(insert)
+    await conn.execute(_RENEW_STAGED)
+
+
+def _insert(table: str, kind: str, columns: str, key: str = "") -> str:
+    return f"""
+        INSERT INTO {table} (at, terminal_uid, boot, seq, received_at, {columns})
+        SELECT s.at, t.uid, coalesce(s.boot, -1), coalesce(s.seq, -1), s.received_at, {columns}
+        FROM staged s JOIN terminal t ON t.public_id = s.terminal
+        WHERE s.kind = '{kind}' AND (s.dated OR s.boot IS NULL OR s.seq IS NULL OR NOT EXISTS (
+            SELECT FROM {table} o WHERE o.terminal_uid = t.uid AND o.boot = s.boot AND o.seq = s.seq {key}
+              AND o.at BETWEEN s.at - interval '1 day' AND s.at))
+        ORDER BY t.uid, s.at
         ON CONFLICT DO NOTHING
-        """,
-        _columns(rows, (*names, "temperature_c")),
-    )
+    """  # noqa: S608 # every word of it stands in this file
 
 
-async def add_fixes(conn: Connection, rows: Sequence[FixRow]) -> None:
-    """Store positions; one that was stored before does not count again."""
-    names = ("at", "terminal", "boot", "seq", "received_at", "lat", "lon", "datum", "source", "accuracy_m")
+_INSERTS = {
+    "heartbeat": _insert(
+        "heartbeat", "heartbeat", "battery_pct, battery_mv, signal_dbm, mains, uptime_s, temperature_c"
+    ),
+    "fix": _insert("fix", "fix", "lat, lon, datum, source, accuracy_m"),
+    "event": _insert("terminal_event", "event", "name, value", "AND o.name = s.name"),
+}
+
+_STATE = """
+    INSERT INTO terminal_state AS s (terminal_uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains,
+                                     firmware, fix, fix_at, clock_skew_s)
+"""
+_NEWER_WINS = """
+    ON CONFLICT (terminal_uid) DO UPDATE SET
+        seen_at = greatest(s.seen_at, excluded.seen_at),
+        clock_skew_s = coalesce(excluded.clock_skew_s, s.clock_skew_s),
+        status_at = greatest(s.status_at, excluded.status_at),
+        (boot, seq, battery_pct, signal_dbm, mains, firmware) = (
+            SELECT CASE WHEN newer THEN coalesce(excluded.boot, s.boot) ELSE s.boot END,
+                   CASE WHEN newer THEN coalesce(excluded.seq, s.seq) ELSE s.seq END,
+                   CASE WHEN newer THEN coalesce(excluded.battery_pct, s.battery_pct) ELSE s.battery_pct END,
+                   CASE WHEN newer THEN coalesce(excluded.signal_dbm, s.signal_dbm) ELSE s.signal_dbm END,
+                   CASE WHEN newer THEN coalesce(excluded.mains, s.mains) ELSE s.mains END,
+                   CASE WHEN newer THEN coalesce(excluded.firmware, s.firmware) ELSE s.firmware END
+            FROM (SELECT excluded.status_at >= coalesce(s.status_at, '-infinity') AS newer) AS compared
+        ),
+        fix = CASE WHEN excluded.fix_at >= coalesce(s.fix_at, '-infinity') THEN excluded.fix ELSE s.fix END,
+        fix_at = greatest(s.fix_at, excluded.fix_at)
+"""
+
+
+def _newest(column: str, by: str = "status_at") -> str:
+    return f"(array_agg({column} ORDER BY {by} DESC, n DESC) FILTER (WHERE {column} IS NOT NULL))[1]"
+
+
+_STATUS = ", ".join(_newest(name) for name in ("boot", "seq", "battery_pct", "signal_dbm", "mains", "firmware"))
+# Boot and sequence of fixes and events say nothing of the state: only a heartbeat has a status_at.
+# In the order of the terminals, so that two writers cannot block each other.
+_RENEW_STAGED = f"""
+    {_STATE}
+    SELECT uid, max(received_at), max(status_at), {_STATUS}, {_newest("fix", "fix_at")}, max(fix_at),
+           {_newest("skew_s", "n")}
+    FROM (SELECT t.uid, n, received_at, status_at, skew_s, fix, fix_at, battery_pct, signal_dbm, mains, firmware,
+                 CASE WHEN status_at IS NOT NULL THEN boot END AS boot,
+                 CASE WHEN status_at IS NOT NULL THEN seq END AS seq
+          FROM staged JOIN terminal t ON t.public_id = staged.terminal) AS told
+    GROUP BY uid ORDER BY uid
+    {_NEWER_WINS}
+"""  # noqa: S608 # every word of it stands in this file
+
+_RENEW = f"""
+    {_STATE}
+    SELECT * FROM unnest(%b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[], %b::int2[],
+                         %b::int2[], %b::bool[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
+    {_NEWER_WINS}
+"""  # noqa: S608 # every word of it stands in this file
+
+
+async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
+    """Bring the newest state up to date. A row says only what it knows; what is older than known changes nothing.
+
+    `rows` holds at most one row per terminal, and comes sorted by terminal so that two writers cannot block each other.
+    """
     await conn.execute(
-        """
-        INSERT INTO fix (at, terminal_uid, boot, seq, received_at, lat, lon, datum, source, accuracy_m)
-        SELECT * FROM unnest(%s::timestamptz[], %s::uuid[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::float8[],
-                             %s::float8[], %s::text[], %s::text[], %s::float8[])
-        ON CONFLICT DO NOTHING
-        """,
-        _columns(rows, names),
+        _RENEW,
+        [
+            [row.terminal for row in rows],
+            [row.seen_at for row in rows],
+            [row.status_at for row in rows],
+            [row.boot for row in rows],
+            [row.seq for row in rows],
+            [row.battery_pct for row in rows],
+            [row.signal_dbm for row in rows],
+            [row.mains for row in rows],
+            [row.firmware for row in rows],
+            [None if row.fix is None else as_jsonb(row.fix) for row in rows],
+            [row.fix_at for row in rows],
+            [row.clock_skew_s for row in rows],
+        ],
     )
 
 
@@ -156,61 +221,3 @@ async def words_since(
         (list(since), list(since.values()), skew, list(names)),
     )
     return await cursor.fetchall()
-
-
-async def add_events(conn: Connection, rows: Sequence[EventRow]) -> None:
-    """Store events of terminals; one that was stored before does not count again."""
-    columns = _columns(rows, ("at", "terminal", "boot", "seq", "received_at", "name"))
-    await conn.execute(
-        """
-        INSERT INTO terminal_event (at, terminal_uid, boot, seq, received_at, name, value)
-        SELECT * FROM unnest(%s::timestamptz[], %s::uuid[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::text[],
-                             %s::jsonb[])
-        ON CONFLICT DO NOTHING
-        """,
-        [*columns, [as_jsonb(row.value) for row in rows]],
-    )
-
-
-async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
-    """Bring the newest state up to date. A row says only what it knows; what is older than known changes nothing.
-
-    `rows` holds at most one row per terminal, and comes sorted by terminal so that two writers cannot block each other.
-    """
-    await conn.execute(
-        """
-        INSERT INTO terminal_state AS s (terminal_uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains,
-                                         firmware, fix, fix_at, clock_skew_s)
-        SELECT * FROM unnest(%b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[], %b::int2[],
-                             %b::int2[], %b::bool[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
-        ON CONFLICT (terminal_uid) DO UPDATE SET
-            seen_at = greatest(s.seen_at, excluded.seen_at),
-            clock_skew_s = coalesce(excluded.clock_skew_s, s.clock_skew_s),
-            status_at = greatest(s.status_at, excluded.status_at),
-            (boot, seq, battery_pct, signal_dbm, mains, firmware) = (
-                SELECT CASE WHEN newer THEN coalesce(excluded.boot, s.boot) ELSE s.boot END,
-                       CASE WHEN newer THEN coalesce(excluded.seq, s.seq) ELSE s.seq END,
-                       CASE WHEN newer THEN coalesce(excluded.battery_pct, s.battery_pct) ELSE s.battery_pct END,
-                       CASE WHEN newer THEN coalesce(excluded.signal_dbm, s.signal_dbm) ELSE s.signal_dbm END,
-                       CASE WHEN newer THEN coalesce(excluded.mains, s.mains) ELSE s.mains END,
-                       CASE WHEN newer THEN coalesce(excluded.firmware, s.firmware) ELSE s.firmware END
-                FROM (SELECT excluded.status_at >= coalesce(s.status_at, '-infinity') AS newer) AS compared
-            ),
-            fix = CASE WHEN excluded.fix_at >= coalesce(s.fix_at, '-infinity') THEN excluded.fix ELSE s.fix END,
-            fix_at = greatest(s.fix_at, excluded.fix_at)
-        """,
-        [
-            [row.terminal for row in rows],
-            [row.seen_at for row in rows],
-            [row.status_at for row in rows],
-            [row.boot for row in rows],
-            [row.seq for row in rows],
-            [row.battery_pct for row in rows],
-            [row.signal_dbm for row in rows],
-            [row.mains for row in rows],
-            [row.firmware for row in rows],
-            [None if row.fix is None else as_jsonb(row.fix) for row in rows],
-            [row.fix_at for row in rows],
-            [row.clock_skew_s for row in rows],
-        ],
-    )
