@@ -14,6 +14,7 @@ from gateway.garbage import collect_when_quiet
 from gateway.ingest.alarms import FILTERS as ALARM_FILTERS
 from gateway.ingest.alarms import AlarmLane
 from gateway.ingest.read_ahead import read_ahead
+from gateway.ingest.retention import keep_days
 from gateway.ingest.telemetry import FILTERS as TELEMETRY_FILTERS
 from gateway.ingest.telemetry import TelemetryLane
 from gateway.keyring import Keyring
@@ -155,6 +156,10 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             tasks.create_task(
                 _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, telemetry.run), rng),
                 name="telemetry",
+            )
+            tasks.create_task(
+                _restarted("retention", lambda: keep_days(proof_pool, settings.telemetry_days, rng=rng), rng),
+                name="retention",
             )
             if responder is not None:
                 tasks.create_task(_let_in(alarm_link, responder, rng), name="auth-callout")

@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     telemetry_batch: Annotated[
         int, Field(ge=1, le=10_000, description="Most telemetry reports that are stored in one transaction.")
     ] = 2000
+    telemetry_days: Annotated[
+        int, Field(ge=9, le=3660, description="Days for which heartbeats, positions and events are kept.")
+    ] = 180
     party_parallel: Annotated[int, Field(ge=1, le=256, description="Sends to one party at the same time.")] = 32
     calendar: Annotated[
         Path | None,

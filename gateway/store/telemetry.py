@@ -6,7 +6,7 @@ and COPY knows no ON CONFLICT. From there three inserts and one upsert take a wh
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from gateway.store.pool import Connection, as_jsonb
 
-__all__ = ["ReportRow", "StateRow", "renew", "stage", "store_staged", "uids", "words_since"]
+__all__ = ["ReportRow", "StateRow", "forget_before", "renew", "stage", "store_staged", "uids", "words_since"]
 
 
 class ReportRow(NamedTuple):
@@ -88,8 +88,12 @@ async def uids(conn: Connection, terminals: Sequence[str]) -> dict[str, UUID]:
 
 
 async def stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
-    """Put reports into the stage of this session. They are gone at the end of the transaction."""
+    """Put reports into the stage of this session, and make the days that they belong to.
+
+    They are gone from the stage at the end of the transaction.
+    """
     await conn.execute(_CREATE)
+    await conn.execute("SELECT telemetry_days(%s::date[])", (sorted({row.at.astimezone(UTC).date() for row in rows}),))
     async with conn.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_TYPES)
         for row in rows:
@@ -201,6 +205,16 @@ async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
             [row.clock_skew_s for row in rows],
         ],
     )
+
+
+async def forget_before(conn: Connection, day: date) -> str | None:
+    """Drop the oldest day before `day` of one of the series, and return its table, or None when there is none.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: Somebody writes just now; no writer waited longer than a tenth of a second.
+    """
+    row = await (await conn.execute("SELECT telemetry_forget(%s)", (day,))).fetchone()
+    return None if row is None else row[0]
 
 
 async def words_since(

@@ -1,14 +1,17 @@
 """Heartbeats, fixes and events in the database: counted once, the newest state kept, open cases moved (R24, D7)."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
+from random import Random
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from gateway.domain.outbox import PartyAnswer
+from gateway.ingest.retention import forget_old
 from gateway.service.case_commands import answer_leg, close_case
 from gateway.service.raise_alarm import Press, raise_alarm
 from gateway.service.telemetry import SANE_CLOCK, Told, store_reports, store_states
@@ -323,3 +326,48 @@ async def test_a_big_batch_of_everything_is_one_transaction(store: Store) -> Non
     assert await store.rows("SELECT count(*) FROM heartbeat") == [(500,)]
     assert await store.rows("SELECT count(DISTINCT xmin::text) FROM heartbeat") == [(1,)]
     assert await store.state("battery_pct", LI) == (1,)
+
+
+# Days
+
+
+def series(rows: list[tuple[Any, ...]]) -> list[str]:
+    return sorted(str(row[0]) for row in rows)
+
+
+_DAYS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'heartbeat'::regclass"
+
+
+async def test_a_day_is_a_table_that_is_made_with_its_first_row_and_dropped_whole(store: Store) -> None:
+    before = series(await store.rows(_DAYS))
+    old = NOW - timedelta(days=20)
+    await store.tell(heartbeat(at=None, received=old, seq=1, boot=1), heartbeat(at=NOW))
+    names = [f"heartbeat_{at:%Y%m%d}" for at in (old, NOW)]
+    assert series(await store.rows(_DAYS)) == sorted({*before, *names})
+    assert await forget_old(store.pool, 10, rng=Random(1)) == 3
+    assert names[0] not in series(await store.rows(_DAYS))
+    assert await store.rows("SELECT count(*) FROM heartbeat") == [(1,)]
+    await store.tell(heartbeat(at=None, received=old, seq=2, boot=1))  # of a day that was dropped already
+    assert await store.rows("SELECT count(*) FROM heartbeat") == [(2,)]
+
+
+async def test_whoever_writes_is_not_held_up_by_a_drop_and_the_drop_happens(store: Store) -> None:
+    await store.tell(heartbeat(at=None, received=NOW - timedelta(days=20)))
+    async with store.pool.connection() as writer:
+        async with writer.transaction():
+            await writer.execute("SELECT count(*) FROM heartbeat")
+            dropping = asyncio.ensure_future(forget_old(store.pool, 10, rng=Random(1)))
+            await asyncio.sleep(0.05)  # it waits for the transaction above
+            async with asyncio.timeout(1):
+                await store.tell(heartbeat(at=NOW))
+            assert not dropping.done()
+    assert await asyncio.wait_for(dropping, 10) == 3
+
+
+async def test_a_numbered_report_without_a_clock_is_known_again(store: Store) -> None:
+    first = heartbeat(at=None, received=NOW - 5 * MINUTE, boot=1, seq=7, battery_pct=80)
+    again = heartbeat(at=None, received=NOW, boot=1, seq=7, battery_pct=80)
+    await store.tell(first)
+    await store.tell(again, heartbeat(at=None, received=NOW, boot=2, seq=7))
+    assert await store.rows("SELECT count(*) FROM heartbeat") == [(2,)]
+    assert await store.state("boot, seen_at") == (2, NOW)
