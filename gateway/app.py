@@ -35,6 +35,9 @@ __all__ = ["keyring_of", "run"]
 
 _log = logging.getLogger(__name__)
 
+_TELEMETRY_PIECE = 2048
+"""Bytes of telemetry that are read in one go, some ten reports: an alarm waits for that at every step of its way."""
+
 _TELEMETRY_LOCK = 0x74656C65
 
 
@@ -69,7 +72,9 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
 
         alarm_link = MqttLink(settings.broker, client_id=f"~alarms-{settings.replica}", filters=ALARM_FILTERS)
-        telemetry_link = MqttLink(settings.broker, client_id="~telemetry", filters=TELEMETRY_FILTERS)
+        telemetry_link = MqttLink(
+            settings.broker, client_id="~telemetry", filters=TELEMETRY_FILTERS, piece=_TELEMETRY_PIECE
+        )
         notify_link = MqttLink(settings.broker, client_id=f"~notify-{settings.replica}")
 
         def answer_link(notice: DueNotice) -> str | None:

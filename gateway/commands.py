@@ -94,7 +94,7 @@ def receive(ctx: typer.Context, topic: Annotated[str, typer.Option(help="Filter 
 
 async def _receive(settings: Settings, topic: str) -> None:
     in_small_pieces()
-    link = MqttLink(settings.broker, client_id="~floor", filters=((topic, 1),))
+    link = MqttLink(settings.broker, client_id="~floor", filters=((topic, 1),), piece=2048)
     waiting: list[Delivery] = []
     count = 0
     async with asyncio.TaskGroup() as tasks:

@@ -207,7 +207,7 @@ def _bench_storm(
 
 
 def _bench_telemetry(
-    seconds: Annotated[float, typer.Option(min=3, max=3600, help="Seconds of telemetry on each side.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=3, max=3600, help="Seconds of telemetry.")] = 20.0,
     presses: Annotated[int, typer.Option(min=1, max=1000, help="Presses on each side.")] = 60,
     json_file: _JsonFile = None,
     plot_file: _PlotFile = None,

@@ -5,6 +5,7 @@ It runs apart from the alarm lane: nothing here can end, delay or hide an alarm 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from random import Random
@@ -59,7 +60,7 @@ class TelemetryLane:
         self._is_working_day = is_working_day
         self._rng = rng
         self._largest = largest
-        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Delivery, Told | Misread]] = asyncio.Queue()
 
     async def run(self) -> None:
         """Handle telemetry until cancelled."""
@@ -72,27 +73,30 @@ class TelemetryLane:
         if not delivery.qos and self._queue.qsize() >= _LONGEST_QUEUE:
             DROPPED.inc()
             return
-        self._queue.put_nowait(delivery)
+        # Read one by one, as they come: two thousand at once would be a long while in which no alarm gets its turn.
+        self._queue.put_nowait((delivery, self._read(delivery)))
 
     async def _work(self) -> None:
         while True:
             batch = [await self._queue.get()]
-            await asyncio.sleep(_LINGER_S)  # lets a batch gather; telemetry is in no hurry
+            if self._queue.qsize() < self._largest // 4:
+                await asyncio.sleep(_LINGER_S if self._largest > 1 else 0)  # lets a batch gather: it is in no hurry
             while len(batch) < self._largest and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             with TELEMETRY_BATCH.time():
                 await self._store(batch)
-            self._link.acknowledge_all(batch)
+            self._link.acknowledge_all(delivery for delivery, _ in batch)
 
-    async def _store(self, batch: Sequence[Delivery]) -> None:
+    async def _store(self, batch: Sequence[tuple[Delivery, Told | Misread]]) -> None:
         told: list[tuple[Delivery, Told]] = []
-        for delivery in batch:
-            report = self._read(delivery)
+        for delivery, report in batch:
             if isinstance(report, Told):
                 told.append((delivery, report))
             else:
                 QUARANTINED.labels("telemetry").inc()
                 await self._patiently_keep(report)
+        for kind, count in Counter(one.kind for _, one in told).items():
+            TELEMETRY.labels(kind).inc(count)
         if told:
             await self._patiently_store(told)
         for _, one in told:
@@ -110,7 +114,6 @@ class TelemetryLane:
         report = read_report(kind.value, delivery.payload)
         if isinstance(report, Unreadable):
             return self._misread(delivery, terminal, report.reason)
-        TELEMETRY.labels(kind.value).inc()
         return Told(terminal, delivery.received_at, report)
 
     def _misread(self, delivery: Delivery, terminal: str | None, reason: str) -> Misread:

@@ -68,14 +68,15 @@ class _Pieces:
     ``pending`` is what aiomqtt asks to know whether to go on reading without waiting for the socket.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, size: int) -> None:
         self._sock = sock
+        self._size = size
         self._piece = b""
         self._at = 0
 
     def recv(self, size: int) -> bytes:
         if self._at == len(self._piece):
-            self._piece, self._at = self._sock.recv(_PIECE), 0
+            self._piece, self._at = self._sock.recv(self._size), 0
         start, self._at = self._at, min(self._at + size, len(self._piece))
         return self._piece[start : self._at]
 
@@ -101,9 +102,15 @@ def _end_if_cancelled() -> None:
 class MqttLink:
     """One connection with a session of its own, reconnected for ever with jittered back-off."""
 
-    def __init__(self, broker: Broker, *, client_id: str, filters: Sequence[tuple[str, int]] = ()) -> None:
-        """Prepare a link that subscribes to `filters` (topic filter, QoS). Without any it keeps no session."""
+    def __init__(
+        self, broker: Broker, *, client_id: str, filters: Sequence[tuple[str, int]] = (), piece: int = _PIECE
+    ) -> None:
+        """Prepare a link that subscribes to `filters` (topic filter, QoS). Without any it keeps no session.
+
+        `piece` is how many bytes are read before anything else in this process has its turn.
+        """
         self._broker = broker
+        self._piece = piece
         self._client_id = client_id
         self._filters = filters
         self._client: aiomqtt.Client | None = None
@@ -173,7 +180,7 @@ class MqttLink:
             sock = create_socket()
             # Without it "received" waits some 40 ms for the acknowledgement of the PUBACK before it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return _Pieces(sock)
+            return _Pieces(sock, self._piece)
 
         def hand_on(paho: Any, userdata: Any, message: MQTTMessage) -> None:
             del paho, userdata

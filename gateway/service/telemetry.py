@@ -1,5 +1,6 @@
 """Heartbeats, fixes and events of many terminals at once: stored, and the newest state kept."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,6 +19,9 @@ __all__ = ["SANE_CLOCK", "Told", "fix_record", "sane_time", "store_reports", "st
 
 T = TypeVar("T")
 
+_PIECE = 50
+"""Reports that are prepared in one go: an alarm must not wait for two thousand."""
+
 SANE_CLOCK = timedelta(days=7)
 """A terminal's time further than this from ours is no time to store a series under; ours is taken instead."""
 
@@ -29,6 +33,14 @@ class Told:
     terminal: str
     received_at: datetime
     report: HeartbeatReport | FixReport | EventReport | ResultReport
+
+    @property
+    def kind(self) -> str:
+        """What it is, as its topic names it."""
+        return _KINDS[type(self.report)]
+
+
+_KINDS = {HeartbeatReport: "heartbeat", FixReport: "fix", EventReport: "event", ResultReport: "result"}
 
 
 def sane_time(at: datetime | None, received_at: datetime) -> datetime:
@@ -107,7 +119,11 @@ async def store_reports_in(
     conn: Connection, directory: Directory, told: Sequence[Told], *, worker: int | None
 ) -> list[DueNotice]:
     """Do the work of `store_reports` in the caller's transaction."""
-    rows = [_row(n, one) for n, one in enumerate(told)]
+    rows: list[ReportRow] = []
+    for n, one in enumerate(told):
+        rows.append(_row(n, one))
+        if n % _PIECE == _PIECE - 1:
+            await asyncio.sleep(0)
     await telemetry.stage(conn, rows)
     await telemetry.store_staged(conn, {row.kind for row in rows})
     moved = _newest_fixes(rows)

@@ -4,6 +4,7 @@ What terminals report goes through a temporary table of the session: the series 
 and COPY knows no ON CONFLICT. From there three inserts and one upsert take a whole batch.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -60,6 +61,9 @@ _TYPES = (
 )
 _COLUMNS = ", ".join(f"{name} {kind}" for name, kind in zip(ReportRow._fields, _TYPES, strict=True))
 _CREATE = f"CREATE TEMP TABLE IF NOT EXISTS staged ({_COLUMNS}) ON COMMIT DELETE ROWS"
+_PIECE = 50
+"""Rows that are prepared in one go: an alarm must not wait for two thousand."""
+
 _COPY = "COPY staged FROM STDIN (FORMAT BINARY)"
 
 
@@ -96,8 +100,10 @@ async def stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
     await conn.execute("SELECT telemetry_days(%s::date[])", (sorted({row.at.astimezone(UTC).date() for row in rows}),))
     async with conn.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_TYPES)
-        for row in rows:
+        for n, row in enumerate(rows, 1):
             await copy.write_row(row)
+            if n % _PIECE == 0:
+                await asyncio.sleep(0)
 
 
 async def store_staged(conn: Connection, kinds: Collection[str]) -> None:
