@@ -27,6 +27,7 @@ from api.routes import (
     metrics,
     operators,
     quarantine,
+    series,
     stream,
     tasks,
     work_orders,
@@ -87,7 +88,7 @@ def _assembled(lifespan: Any | None) -> FastAPI:
     )
     for module in (
         *(health, cases, legs, tasks, work_orders, operators, figures),
-        *(drills, commands, journal, stream, directory, quarantine, findings, metrics, link),
+        *(drills, commands, journal, stream, directory, series, quarantine, findings, metrics, link),
     ):
         app.include_router(module.router)
 

@@ -15,6 +15,7 @@ from gateway.domain.case import DomainError, NotFound, StateConflict
 from gateway.domain.figures import BadPeriod
 from gateway.keyring import ErasedKey
 from gateway.service.paging import BadCursor
+from gateway.service.read_series import BadSpan
 from schemas.case import Problem, ProblemField
 
 __all__ = ["BadPosition", "Forbidden", "Unauthorized", "install"]
@@ -56,6 +57,7 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     NotFound: _Kind(HTTPStatus.NOT_FOUND, "not-found", "Not found"),
     StateConflict: _Kind(HTTPStatus.CONFLICT, "conflict", "Does not fit the state"),
     BadCursor: _Kind(HTTPStatus.BAD_REQUEST, "bad-cursor", "Not a cursor"),
+    BadSpan: _Kind(HTTPStatus.BAD_REQUEST, "bad-span", "Not a span of time"),
     BadPosition: _Kind(HTTPStatus.BAD_REQUEST, "bad-position", "Not a position of the stream"),
     BadPeriod: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "bad-period", "Not a period"),
     DomainError: _Kind(HTTPStatus.CONFLICT, "refused", "Cannot be done"),

@@ -27,6 +27,7 @@ _TAGS = [
     },
     {"name": "figures", "description": "Response, duty, records and satisfaction of a period, against their bars."},
     {"name": "stream", "description": "What happens, as it happens."},
+    {"name": "terminals", "description": "Where a terminal was, how its battery and signal went."},
     {"name": "directory", "description": "Who is told, who is protected, where, and by which terminals."},
     {"name": "quarantine", "description": "What could not be read. Nothing that a terminal sent is ever thrown away."},
     {"name": "findings", "description": "What should have happened and did not, found by the auditor."},

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -144,3 +144,18 @@ if __name__ == "__main__":
     from gateway.cli import main as start
 
     start()
+
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(points: Iterable[tuple[float, float]], width: int) -> str:
+    """Draw values in a line of `width` places: each stands at its place from 0 on; a place without any stays blank."""
+    places: dict[int, float] = {}
+    for place, value in points:
+        places[min(max(int(place), 0), width - 1)] = value
+    if not places:
+        return " " * width
+    low, high = min(places.values()), max(places.values())
+    scale = (len(_SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_SPARKS[round((places[n] - low) * scale)] if n in places else " " for n in range(width))

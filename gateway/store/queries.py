@@ -48,6 +48,7 @@ __all__ = [
     "set_leg_state",
     "set_safe",
     "site_key",
+    "terminal",
     "terminals",
     "told_legs",
     "withdraw_legs",
@@ -528,6 +529,25 @@ async def households(conn: Connection, *, district: str | None, after: str | Non
         return await cursor.fetchall()
 
 
+_TERMINALS = """
+            SELECT t.public_id AS id, t.district, t.model, t.active, a.household_id,
+                   (SELECT max(w.closes_at) FROM test_window w WHERE w.terminal_uid = t.uid
+                    AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at) AS test_until,
+                   s.seen_at, s.boot, s.seq, s.battery_pct, s.signal_dbm, s.mains, s.firmware, s.status_at, s.fix,
+                   s.fix_at, s.clock_skew_s
+            FROM terminal t
+            LEFT JOIN assignment a ON a.terminal_uid = t.uid AND a.until IS NULL
+            LEFT JOIN terminal_state s ON s.terminal_uid = t.uid
+"""
+
+
+async def terminal(conn: Connection, terminal: str) -> TerminalLine | None:
+    """Return one terminal, or None."""
+    async with conn.cursor(row_factory=class_row(TerminalLine)) as cursor:
+        await cursor.execute(f"{_TERMINALS} WHERE t.public_id = %s", (terminal,))
+        return await cursor.fetchone()
+
+
 async def terminals(
     conn: Connection,
     *,
@@ -540,21 +560,14 @@ async def terminals(
     """Return terminals in the order of their ids; with `silent_for` those from which nothing came for that long."""
     async with conn.cursor(row_factory=class_row(TerminalLine)) as cursor:
         await cursor.execute(
-            """
-            SELECT t.public_id AS id, t.district, t.model, t.active, a.household_id,
-                   (SELECT max(w.closes_at) FROM test_window w WHERE w.terminal_uid = t.uid
-                    AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at) AS test_until,
-                   s.seen_at, s.boot, s.seq, s.battery_pct, s.signal_dbm, s.mains, s.firmware, s.status_at, s.fix,
-                   s.fix_at, s.clock_skew_s
-            FROM terminal t
-            LEFT JOIN assignment a ON a.terminal_uid = t.uid AND a.until IS NULL
-            LEFT JOIN terminal_state s ON s.terminal_uid = t.uid
+            f"""
+            {_TERMINALS}
             WHERE (%(district)s::text IS NULL OR t.district = %(district)s)
               AND (%(household)s::text IS NULL OR a.household_id = %(household)s)
               AND (%(silent)s::interval IS NULL OR s.seen_at IS NULL OR s.seen_at < now() - %(silent)s)
               AND (%(after)s::text IS NULL OR t.public_id > %(after)s)
             ORDER BY t.public_id LIMIT %(limit)s
-            """,
+            """,  # every word of it stands in this file
             {"district": district, "household": household, "silent": silent_for, "after": after, "limit": limit},
         )
         return await cursor.fetchall()

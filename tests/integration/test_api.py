@@ -5,7 +5,7 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, get_args
 from uuid import UUID, uuid4
@@ -30,11 +30,13 @@ from gateway.service.case_commands import Outcome, answer_leg, close_case
 from gateway.service.case_reading import read_link
 from gateway.service.quarantine import Misread, keep
 from gateway.service.run_procedures import store_shipped
+from gateway.service.telemetry import Told, store_reports
 from gateway.site.load import load
 from gateway.store import events, journal, outbox
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, connect, open_pool
 from schemas.case import OutcomeName
+from schemas.reports import Fix, FixReport
 from tests.conftest import ROOT
 from tests.integration.api_client import Api, press, read_events, serving
 
@@ -90,9 +92,14 @@ DOORS = {
     ],
     Right.ANSWER_LEGS: [("POST", f"/v1/legs/{uuid4()}/answers")],
     Right.READ_PARTIES: [("GET", "/v1/parties")],
-    Right.READ_PERSONS: [("GET", "/v1/persons"), ("GET", "/v1/households")],
+    Right.READ_PERSONS: [
+        ("GET", "/v1/persons"),
+        ("GET", "/v1/households"),
+        ("GET", "/v1/terminals/none/track"),
+        ("GET", "/v1/terminals/none/track.geojson"),
+    ],
     Right.ERASE_PERSONS: [("POST", "/v1/persons/nobody/erasure")],
-    Right.READ_TERMINALS: [("GET", "/v1/terminals")],
+    Right.READ_TERMINALS: [("GET", "/v1/terminals"), ("GET", "/v1/terminals/none/heartbeats")],
     Right.OPEN_TEST_WINDOWS: [("POST", "/v1/terminals/none/test-windows")],
     Right.RUN_DRILLS: [
         ("POST", "/v1/drills"),
@@ -860,3 +867,25 @@ async def test_seats_facts_and_commands_by_api(api: Api, pool: Pool, directory: 
     service = (await press(pool, directory, kinds=("service",))).case_id
     status, made = await api.call("POST", f"/v1/cases/{service}/emergency", body={"kind": "fall", "operator": "seat-9"})
     assert (status, made["case_id"]) == (201, str(case)), "it joins the emergency that is open"
+
+
+async def test_a_track_is_read_as_points_and_as_a_line_on_a_map(api: Api, pool: Pool, directory: Directory) -> None:
+    now = datetime.now(UTC)
+    steps = [
+        Told(
+            TERMINAL,
+            now - timedelta(minutes=10 - n),
+            FixReport(v=1, boot=1, seq=n, fix=Fix(lat=32 + n / 100, lon=118.8)),
+        )
+        for n in range(3)
+    ]
+    await store_reports(pool, directory, steps, worker=None)
+    status, page = await api.call("GET", f"/v1/terminals/{TERMINAL}/track")
+    assert (status, [point["lat"] for point in page["items"]]) == (200, [32.0, 32.01, 32.02])
+    status, line = await api.call("GET", f"/v1/terminals/{TERMINAL}/track.geojson?every_s=1")
+    assert status == 200
+    assert (line["type"], line["geometry"]["type"]) == ("Feature", "LineString")
+    assert line["geometry"]["coordinates"] == [[118.8, 32.0], [118.8, 32.01], [118.8, 32.02]]
+    assert line["properties"]["cut_off"] is False
+    status, problem = await api.call("GET", f"/v1/terminals/{TERMINAL}/heartbeats?every_s=1&from=2026-01-01T00:00:00Z")
+    assert (status, problem["title"]) == (400, "Not a span of time")
