@@ -7,8 +7,9 @@ from random import Random
 
 from psycopg.errors import LockNotAvailable
 
+from gateway.service.telemetry import SANE_CLOCK
 from gateway.store.pool import Pool
-from gateway.store.telemetry import forget_before
+from gateway.store.telemetry import compress_before, forget_before
 
 __all__ = ["forget_old", "keep_days"]
 
@@ -16,12 +17,18 @@ _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 3600.0
 _AGAIN_AFTER_S = 0.5
+_SETTLED = SANE_CLOCK + timedelta(days=1)
+"""Nothing is stored under an older time: what is late comes within this."""
 
 
 async def keep_days(pool: Pool, days: int, *, rng: Random) -> None:
-    """Drop what is older than `days`, now and once an hour, until cancelled."""
+    """Drop what is older than `days`, and compress what is settled, now and once an hour, until cancelled."""
     while True:
         await forget_old(pool, days, rng=rng)
+        async with pool.connection() as conn:
+            compressed = await compress_before(conn, (datetime.now(UTC) - _SETTLED).date())
+        if compressed:
+            _log.info("%d days of telemetry were compressed", compressed)
         await asyncio.sleep(_LOOK_EVERY_S * rng.uniform(0.9, 1.1))
 
 

@@ -15,7 +15,18 @@ from psycopg.types.json import Jsonb
 
 from gateway.store.pool import Connection, as_jsonb
 
-__all__ = ["ReportRow", "StateRow", "forget_before", "renew", "stage", "store_staged", "uids", "words_since"]
+__all__ = [
+    "ReportRow",
+    "StateRow",
+    "compress_before",
+    "forget_before",
+    "prepare_stage",
+    "renew",
+    "stage",
+    "store_staged",
+    "uids",
+    "words_since",
+]
 
 
 class ReportRow(NamedTuple):
@@ -91,13 +102,15 @@ async def uids(conn: Connection, terminals: Sequence[str]) -> dict[str, UUID]:
     return dict(await cursor.fetchall())
 
 
-async def stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
-    """Put reports into the stage of this session, and make the days that they belong to.
-
-    They are gone from the stage at the end of the transaction.
-    """
+async def prepare_stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
+    """Make sure of the stage, and of the days that these reports belong to."""
     await conn.execute(_CREATE)
     await conn.execute("SELECT telemetry_days(%s::date[])", (sorted({row.at.astimezone(UTC).date() for row in rows}),))
+
+
+async def stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
+    """Put reports into the stage of this session. They are gone from there at the end of the transaction."""
+    await prepare_stage(conn, rows)
     async with conn.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_TYPES)
         for n, row in enumerate(rows, 1):
@@ -211,6 +224,13 @@ async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
             [row.clock_skew_s for row in rows],
         ],
     )
+
+
+async def compress_before(conn: Connection, day: date) -> int:
+    """Compress what lies before `day`, by terminal; returns how many chunks that were: none without TimescaleDB."""
+    row = await (await conn.execute("SELECT telemetry_compress(%s)", (day,))).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def forget_before(conn: Connection, day: date) -> str | None:

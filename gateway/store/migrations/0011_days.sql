@@ -49,8 +49,41 @@ BEGIN
     RETURN part;
 END $$;
 
-REVOKE EXECUTE ON FUNCTION telemetry_days(date[]), telemetry_forget(date) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION telemetry_days(date[]), telemetry_forget(date) TO onekey_runtime;
+-- Compresses what lies before `before`, by terminal, and returns how many chunks that were. Only TimescaleDB can.
+CREATE FUNCTION telemetry_compress(before date) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    t text;
+    compressed integer := 0;
+    here integer;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+        RETURN 0;
+    END IF;
+    FOREACH t IN ARRAY ARRAY['heartbeat', 'fix', 'terminal_event'] LOOP
+        EXECUTE format('SELECT count(compress_chunk(format(''%%I.%%I'', chunk_schema, chunk_name)::regclass))
+                        FROM timescaledb_information.chunks
+                        WHERE hypertable_name = %L AND NOT is_compressed AND range_end <= %L::timestamptz',
+                       t, before::timestamp AT TIME ZONE 'UTC') INTO here;
+        compressed := compressed + here;
+    END LOOP;
+    RETURN compressed;
+END $$;
+
+DO $$
+DECLARE
+    t text;
+BEGIN
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+        FOREACH t IN ARRAY ARRAY['heartbeat', 'fix', 'terminal_event'] LOOP
+            EXECUTE format('ALTER TABLE %I SET (timescaledb.compress, timescaledb.compress_segmentby = ''terminal_uid'',
+                                                timescaledb.compress_orderby = ''at'')', t);
+        END LOOP;
+    END IF;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION telemetry_days(date[]), telemetry_forget(date), telemetry_compress(date) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION telemetry_days(date[]), telemetry_forget(date), telemetry_compress(date) TO onekey_runtime;
 
 -- What lay in one heap until now moves to its days.
 DO $$
