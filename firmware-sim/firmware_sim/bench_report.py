@@ -11,6 +11,7 @@ from rich.text import Text
 
 from firmware_sim import bench_history as histories
 from firmware_sim import bench_parties as parties
+from firmware_sim import bench_series as series_bench
 from firmware_sim import bench_storm as storms
 from firmware_sim import bench_technical as technicals
 from firmware_sim import bench_telemetry as telemetry
@@ -26,6 +27,7 @@ __all__ = [
     "show_history",
     "show_parties",
     "show_press",
+    "show_series",
     "show_storm",
     "show_technical",
     "show_telemetry",
@@ -205,6 +207,26 @@ def show_telemetry(report: telemetry.Report, console: Console) -> None:
     _show_verdict(report, bar, console)
 
 
+def show_series(report: series_bench.Report, console: Console) -> None:
+    """Print figures and verdict."""
+    _show_machine(report, console)
+    options = report.options
+    console.print(
+        f"\n{report.rows:,} rows: {options.days} days of {options.terminals} terminals, {report.bytes / 1e9:.1f} GB, "
+        f"loaded in {report.load_s:.0f} s"
+    )
+    table = _table("", "what was asked, ms", *_QUANTILES)
+    for name, values in report.ms.items():
+        table.add_row(name, *_figures(values))
+    console.print(table)
+    console.print(f"The oldest day was dropped: {report.dropped} tables in {report.drop_s * 1000:.0f} ms.")
+    bar = (
+        f"track of a day and a page of newest states p95 ≤ {series_bench.ASKED_MS:.0f} ms; no writer waits longer than "
+        f"{series_bench.HELD_UP_MS:.0f} ms for a drop"
+    )
+    _show_verdict(report, bar, console)
+
+
 def _show_busy(busy: Mapping[str, float], console: Console) -> None:
     if busy:
         shares = ", ".join(f"{part} {share:.0%}" for part, share in busy.items())
@@ -351,7 +373,7 @@ def plot_telemetry(report: telemetry.Report, file: Path) -> None:
 
     figure, (rates, memory) = plt.subplots(2, 1, figsize=(9, 7), layout="constrained", sharex=True)
     for name, one in (("the bare client", report.floor), ("stored", report.stored)):
-        points = one.curve[:: max(1, len(one.curve) // 200)]
+        points = one.curve[:: max(10, len(one.curve) // 200)]  # a second at least: counts come in steps
         steps = list(pairwise(points))
         rates.plot(
             [after[0] for _, after in steps],

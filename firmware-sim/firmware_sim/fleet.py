@@ -140,6 +140,11 @@ class _Node:
                     await self._converse()
                 except* aiomqtt.MqttError as group:
                     log.debug("terminal %s lost its connection: %s", self._member.config.id, group.exceptions[0])
+                # A connection that is lost in the moment in which we are to end covers the cancellation: a task group
+                # tells only of the loss, and `asyncio.wait_for` of Python 3.11 forgets it.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise asyncio.CancelledError
                 wait_s = min(_FIRST_RECONNECT_S * 2 ** min(self._failures, 16), _LONGEST_RECONNECT_S)
                 self._failures += 1
                 await asyncio.sleep(wait_s * self._rng.uniform(0.5, 1.0))

@@ -105,6 +105,7 @@ async def test_telemetry_goes_on_when_the_database_is_back_and_needs_no_more_mem
         await asyncio.to_thread(site.postgres.start)
         await asyncio.sleep(2)
         sending.cancel()
+        await asyncio.wait({sending})
         sent = await load.confirmed()
         assert sent > 1000 * NO_DATABASE_S / 2, "it was no load"
         await site.eventually("SELECT count(*) FROM heartbeat", [(sent,)], timeout_s=60)

@@ -259,7 +259,7 @@ async def test_a_finding_about_the_case_of_findings_makes_no_further_one(heard: 
     [case] = await report_findings(heard.desk.pool, directory)
     heard.desk.turn(seconds=70)  # nobody sends its message either
     found = {one.kind for one in (await heard.watch.round()).open if one.case_id == case}
-    assert found == {"notice_late", "case_asleep"}
+    assert found == {"notice_late"}
     assert await report_findings(heard.desk.pool, directory) == [case], "what is new of the emergency joins"
     heard.desk.turn(seconds=70)
     await heard.watch.sabotage("UPDATE finding SET audit_case = %s WHERE case_id <> %s", case, case)
