@@ -130,7 +130,7 @@ class AlarmLane:
 
     def _take(self, delivery: Delivery) -> None:
         self._observe("received")
-        read = _read(delivery)
+        read = _surely_read(delivery)
         known = None if read.numbers is None else self._unstored.get(read.numbers)
         if known is not None:
             # The very same press, which still waits: once it is stored both are. In a storm everybody repeats.
@@ -165,7 +165,7 @@ class AlarmLane:
 
     def _found(self, delivery: Delivery) -> None:
         """Store what waited on disk for somebody who is gone."""
-        self._store(_read(delivery))
+        self._store(_surely_read(delivery))
 
     def _store(self, read: _Read) -> None:
         """Let a delivery be stored in its turn."""
@@ -331,6 +331,15 @@ class AlarmLane:
             self._link.post(down_topic(terminal, Down.ACK), ack.model_dump_json().encode())
         except LinkDown as exc:
             _log.warning("cannot tell the terminal: %s", exc, extra={"terminal": terminal})
+
+
+def _surely_read(delivery: Delivery) -> _Read:
+    """Read a delivery; what we fail on is an alarm that cannot be read: people hear of it (I2, D12)."""
+    try:
+        return _read(delivery)
+    except Exception as exc:  # noqa: BLE001 # here nobody else would: it would wait for ever, and all behind it
+        _log.exception("an alarm could not be read")
+        return _Read(delivery, None, None, f"the gateway failed on it ({type(exc).__name__})")
 
 
 def _read(delivery: Delivery) -> _Read:

@@ -109,9 +109,12 @@ class TelemetryLane:
         terminal: str | None = None
         try:
             terminal, kind = parse_up(delivery.topic)
+            report = read_report(kind.value, delivery.payload)
         except FrameError as exc:
             return self._misread(delivery, terminal, str(exc))
-        report = read_report(kind.value, delivery.payload)
+        except Exception as exc:  # noqa: BLE001 # it would wait for ever, and every acknowledgement behind it (D12)
+            _log.exception("a report could not be read")
+            return self._misread(delivery, terminal, f"the gateway failed on it ({type(exc).__name__})")
         if isinstance(report, Unreadable):
             return self._misread(delivery, terminal, report.reason)
         return Told(terminal, delivery.received_at, report)

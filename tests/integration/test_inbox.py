@@ -423,6 +423,23 @@ async def test_what_a_terminal_said_is_asked_until_the_database_answers(
 
 
 @pytest.mark.usefixtures("site")
+async def test_an_alarm_that_we_fail_to_read_is_a_call_for_help_that_cannot_be_read(
+    database: str, pool: Pool, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: bytes) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(alarms, "read_alarm", broken)
+    async with lane(database, pool, directory) as link:
+        link.take(delivery(BOX, alarm("sos", 1)))
+        await until(lambda: len(link.acknowledged) == 1)
+    async with pool.connection() as conn:
+        assert await (await conn.execute("SELECT class, kinds FROM cases")).fetchall() == [
+            ("emergency", ["unreadable"])
+        ]
+
+
+@pytest.mark.usefixtures("site")
 async def test_a_broken_inbox_ends_no_lane(
     database: str, pool: Pool, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
