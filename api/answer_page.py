@@ -307,8 +307,8 @@ def _header(view: LinkView, lang: str) -> Html:
     when = words["received"].format(
         time=_clock(view.received_at, view.timezone), ago=_ago(view.now - view.received_at, words)
     )
-    if view.urgency > 1 and not view.over:
-        when = f"{when} · {words['again'].format(count=view.urgency)}"
+    if view.presses > 1 and not view.over:
+        when = f"{when} · {words['again'].format(count=view.presses)}"
     calm = view.over or view.test or not view.emergency
     return element("header", element("h1", _title(view, lang)), element("p", when), class_="calm" if calm else None)
 

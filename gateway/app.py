@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from random import Random
+from uuid import uuid4
 
 import psycopg
 
@@ -21,6 +22,7 @@ from gateway.keyring import Keyring
 from gateway.links.auth_callout import CredentialCache, Responder
 from gateway.links.election import elected
 from gateway.links.mqtt import MqttLink
+from gateway.links.steady import SteadyClock
 from gateway.notify.channels.mqtt import MqttChannel
 from gateway.notify.channels.stream import StreamChannel
 from gateway.notify.channels.webhook import WebhookChannel
@@ -30,6 +32,9 @@ from gateway.proof.keeper import Keeper
 from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.pool import open_pool
+from gateway.supervise.hearing import Hearing
+from gateway.supervise.supervisor import Supervisor
+from protocols.okc import echo_topics
 
 __all__ = ["keyring_of", "run"]
 
@@ -69,6 +74,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         notify_pool = await stack.enter_async_context(open_pool(database, name="notify", size=4))
         procedure_pool = await stack.enter_async_context(open_pool(database, name="procedures", size=2))
         proof_pool = await stack.enter_async_context(open_pool(database, name="proof", size=1))
+        supervise_pool = await stack.enter_async_context(open_pool(database, name="supervise", size=2, wide=True))
         telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
 
         alarm_link = MqttLink(settings.broker, client_id=f"~alarms-{settings.replica}", filters=ALARM_FILTERS)
@@ -120,6 +126,8 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             busy=lambda: dispatcher.busy,
             observe=observe,
         )
+        steady = SteadyClock()
+        hearing = Hearing(steady, echo_topics(), life=uuid4().hex[:12])
         telemetry = TelemetryLane(
             telemetry_link,
             telemetry_pool,
@@ -128,8 +136,19 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             worker=lambda: dispatcher.worker,
             is_working_day=workdays.is_working_day,
             rng=rng,
+            clock=steady,
+            heard=hearing.heard,
             largest=settings.telemetry_batch,
         )
+        supervisor = Supervisor(supervise_pool, directory, telemetry_link, steady, hearing)
+
+        async def take_telemetry() -> None:
+            """Store telemetry and supervise: only who stores it knows up to when everything is stored."""
+            await supervisor.resume()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(telemetry.run(), name="telemetry-lane")
+                tasks.create_task(supervisor.run(), name="supervisor")
+
         runner = Runner(
             procedure_pool,
             directory,
@@ -159,7 +178,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             tasks.create_task(_restarted("procedures", runner.run, rng), name="procedures")
             tasks.create_task(_restarted("proof", keeper.run, rng), name="proof")
             tasks.create_task(
-                _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, telemetry.run), rng),
+                _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, take_telemetry), rng),
                 name="telemetry",
             )
             tasks.create_task(

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -153,6 +154,10 @@ class Keyring:
         """Return the keyed hash of a secret; `purpose` keeps terminals, platforms and API keys apart."""
         message = "\x00".join((purpose, *parts)).encode()
         return hmac.new(self._pepper, message, hashlib.sha256).digest()
+
+    def area(self, site: str, kind: str, words: Sequence[str]) -> UUID:
+        """Return the id of an area: the same for the same words, which nobody can guess from it."""
+        return UUID(bytes=self.mac("area", site, kind, *words)[:16])
 
     def new_key(self) -> tuple[UUID, bytes]:
         """Make a data key; returns its id and its wrapped form for the table ``data_key``."""

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["ALARMS", "ATTEMPTS", "INBOX", "QUARANTINED", "STAGE", "TELEMETRY", "TELEMETRY_BATCH"]
+__all__ = ["ALARMS", "ATTEMPTS", "INBOX", "QUARANTINED", "STAGE", "SUPERVISED", "SWEEP", "TELEMETRY", "TELEMETRY_BATCH"]
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -22,4 +22,10 @@ DROPPED = Counter(
 )
 TELEMETRY = Counter("onekey_telemetry_total", "Reports of the telemetry lane by kind.", ["kind"])
 TELEMETRY_BATCH = Histogram("onekey_telemetry_batch_seconds", "How long storing one batch took.", buckets=_FAST)
+SWEEP = Histogram("onekey_sweep_seconds", "How long one sweep of supervision took.", buckets=_FAST)
+SUPERVISED = Counter(
+    "onekey_supervised_total",
+    "Terminals in sweeps by what came of it: put off, looked at; troubles opened, cleared.",
+    ["how"],
+)
 QUARANTINED = Counter("onekey_quarantined_total", "Messages put into quarantine.", ["lane"])

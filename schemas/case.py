@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from schemas.desk import CommandOut, FactOut, ProgressOut, RunOut, TaskOut
 from schemas.notices import AnswerKind, Location
 from schemas.rest import FreeText, In, Out, Who
-from schemas.units import PublicId, Text, UtcDatetime
+from schemas.units import PublicId, Text, Urgency, UtcDatetime
 
 __all__ = [
     "AcknowledgeIn",
@@ -196,7 +196,7 @@ class CaseHeadOut(Out):
     household_id: str | None = None
     terminal_id: str | None = None
     kinds: Annotated[list[str], Field(description="Everything that was reported, the first press first.")]
-    urgency: Annotated[int, Field(ge=1, description="1 for the first press, one more for every further one.")]
+    urgency: Urgency
     test: Annotated[bool, Field(description="A drill or test inside a window that the gateway opened.")]
     drill_id: Annotated[UUID | None, Field(description="The drill that it belongs to.")] = None
     received_at: Annotated[UtcDatetime, Field(description="When the first press reached the gateway.")]

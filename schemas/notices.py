@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.units import Datum, PublicId, UtcDatetime
+from schemas.units import Datum, PublicId, Urgency, UtcDatetime
 
 __all__ = ["Answer", "AnswerKind", "Location", "Notice", "NoticeData", "NoticeType", "PartyRef", "PersonCard"]
 
@@ -106,7 +106,7 @@ class NoticeData(_Out):
     kinds: Annotated[
         list[str], Field(description="All that was reported so far. Words you do not know are emergencies.")
     ]
-    urgency: Annotated[int, Field(ge=1, description="1 for the first press, one more for every further one.")]
+    urgency: Urgency
     pressed_at: Annotated[
         UtcDatetime | None, Field(description="By the terminal's clock, which may be wrong. Null: it has none.")
     ] = None

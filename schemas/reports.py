@@ -126,6 +126,7 @@ class HeartbeatReport(Report):
                     "uptime_s": 93600,
                     "temperature_c": 21.5,
                     "firmware": "2.4.1",
+                    "cell": "460-00-1a2b-3c4d5e6",
                 },
             ]
         }
@@ -138,6 +139,9 @@ class HeartbeatReport(Report):
     uptime_s: Annotated[Seconds | None, Field(description="Time since the restart.")] = None
     temperature_c: Annotated[Celsius | None, Field(description="Temperature inside the terminal.")] = None
     firmware: Annotated[Text | None, Field(max_length=64, description="Version of the firmware.")] = None
+    cell: Annotated[Text | None, Field(max_length=64, description="Serving cell, for example 460-00-1A2B-3C4D5E6.")] = (
+        None
+    )
 
 
 class FixReport(Report):
@@ -174,7 +178,9 @@ class FixReport(Report):
 class EventReport(Report):
     """Something happened that asks nobody for help: a key on a menu, a door, a restart.
 
-    Publish to ``okc/v1/{terminal}/up/event`` with QoS 0 or 1.
+    Publish to ``okc/v1/{terminal}/up/event`` with QoS 0 or 1. Some names say how the terminal is, and somebody looks
+    after it: ``out_of_range`` and ``tamper`` (true or false), ``sim_balance`` (yuan left), ``sim_paid_until`` (a date
+    as text). ``well`` is the daily key "I am well", ``activity`` any sign that the person is up.
     """
 
     model_config = ConfigDict(

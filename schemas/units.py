@@ -21,6 +21,7 @@ __all__ = [
     "Text",
     "UInt16",
     "UInt32",
+    "Urgency",
     "UtcDatetime",
 ]
 
@@ -53,6 +54,14 @@ Dbm = Annotated[int, Field(ge=-200, le=50, json_schema_extra={"unit": "dBm"})]
 Millivolt = Annotated[int, Field(ge=0, le=65_535, json_schema_extra={"unit": "mV"})]
 Celsius = Annotated[float, Field(ge=-90, le=150, allow_inf_nan=False, json_schema_extra={"unit": "°C"})]
 Seconds = Annotated[int, Field(ge=0, le=4_294_967_295, json_schema_extra={"unit": "s"})]
+Urgency = Annotated[
+    int,
+    Field(
+        ge=1,
+        description="1 for the first press, one more for every further one; "
+        "it begins with 2 where many terminals of the area are in trouble.",
+    ),
+]
 Metres = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False, json_schema_extra={"unit": "m"})]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, json_schema_extra={"unit": "°"})]
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, json_schema_extra={"unit": "°"})]

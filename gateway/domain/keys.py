@@ -8,6 +8,7 @@ __all__ = [
     "call_order_id",
     "case_id",
     "command_id",
+    "found_key",
     "inspection_id",
     "leg_id",
     "notice_id",
@@ -15,6 +16,7 @@ __all__ = [
     "run_id",
     "step_id",
     "subject",
+    "trouble_subject",
     "window_key",
     "work_order_id",
 ]
@@ -43,6 +45,16 @@ def window_key(terminal: str, *, epoch: int, kinds: tuple[str, ...]) -> str:
 def subject(*, household: str | None, terminal: str | None) -> str:
     """Return whom a case is about: the household, or the terminal while nobody knows where it stands."""
     return f"household:{household}" if household is not None else f"terminal:{terminal or '?'}"
+
+
+def trouble_subject(terminal: str, kind: str) -> str:
+    """Return whom a technical case is about: one terminal and one cause, each of which is a case of its own."""
+    return f"terminal:{terminal}:{kind}"
+
+
+def found_key(about: str, number: int) -> str:
+    """Return the key of what supervision has found about a subject; `number` is that of the finding."""
+    return f"s:{about}:{number}"
 
 
 def alarm_id(key: str, occurrence: int) -> UUID:

@@ -4,10 +4,13 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 __all__ = [
+    "AREA_LOST",
     "AUDIT",
     "EMERGENCIES",
     "NEVER_IN_A_TEST",
+    "QUIETABLE",
     "SERVICE",
+    "SUPERVISED",
     "TECHNICAL",
     "UNREADABLE",
     "WORDS",
@@ -27,6 +30,21 @@ UNREADABLE = "unreadable"
 AUDIT = "audit"
 """The kind of what the auditor found. From a terminal it is a kind that nobody knows, and so an emergency."""
 
+AREA_LOST = "area_lost"
+"""The kind of what many terminals of one area have in common."""
+
+SUPERVISED = frozenset(
+    {
+        *("offline", "low_battery", "battery_critical", "power_lost", "out_of_range", "tamper", "clock_wrong"),
+        *("signal_weak", "sim_unpaid", "not_tested", "never_pressed", "firmware_old"),
+    }
+)
+"""Kinds of what supervision finds. Those that are not in `TECHNICAL` are none for a terminal: from one they are words
+that nobody knows, and so an emergency."""
+
+QUIETABLE = SUPERVISED - {"offline", "battery_critical", "power_lost", "out_of_range", "tamper", "sim_unpaid"}
+"""Kinds that may wait for the morning: nobody is without help meanwhile."""
+
 WORDS = {
     "zh": {
         "sos": "紧急呼叫",
@@ -43,6 +61,16 @@ WORDS = {
         "service": "服务请求",
         "unreadable": "无法识别的报警",
         "audit": "系统自检发现问题",
+        "offline": "终端失联",
+        "battery_critical": "电量即将耗尽",
+        "out_of_range": "挂坠超出范围",
+        "clock_wrong": "终端时钟错误",
+        "signal_weak": "信号弱",
+        "sim_unpaid": "电话卡欠费或即将到期",
+        "not_tested": "长期未测试",
+        "never_pressed": "从未按过按键",
+        "firmware_old": "固件过旧",
+        "area_lost": "片区终端同时异常",
     },
     "en": {
         "sos": "Call for help",
@@ -59,6 +87,16 @@ WORDS = {
         "service": "Service wanted",
         "unreadable": "Alarm that could not be read",
         "audit": "Found by the audit",
+        "offline": "Terminal lost",
+        "battery_critical": "Battery nearly empty",
+        "out_of_range": "Pendant out of range",
+        "clock_wrong": "Clock of the terminal wrong",
+        "signal_weak": "Signal weak",
+        "sim_unpaid": "SIM unpaid or about to expire",
+        "not_tested": "Not tested for long",
+        "never_pressed": "Never pressed",
+        "firmware_old": "Firmware too old",
+        "area_lost": "Many terminals of one area in trouble",
     },
 }
 """What each kind is called, by language. A kind that is not in here is shown as it is."""

@@ -13,6 +13,7 @@ __all__ = [
     "DURESS",
     "EVERYWHERE",
     "EVERY_KIND",
+    "SHIPPED",
     "Plan",
     "PlannedLeg",
     "Selector",
@@ -23,6 +24,7 @@ __all__ = [
     "legs_for",
     "legs_of",
     "plans_for",
+    "quiet_left",
     "procedures_for",
     "stand_ins",
 ]
@@ -30,6 +32,9 @@ __all__ = [
 EVERY_KIND = "*"
 DURESS = "duress"
 """The kind that has a plan of its own (D13): whoever threatens the person may stand in another one's."""
+
+SHIPPED = "supervision-"
+"""How the ids of our own plans begin: they are for what the gateway finds out, never for a terminal's word."""
 
 BASIC_PROCEDURE = "basic-emergency"
 """What runs for an emergency whose plans name no procedure."""
@@ -92,6 +97,7 @@ class Plan:
         delay: How long a technical report waits for its restoration before anybody is told.
         jitter: A part of this comes on top, so that a power cut does not tell a whole district at once.
         countdown: How long a fall can be cancelled at the terminal before anybody is told.
+        quiet: Hours of the site in which nobody is told of this: it waits for their end, which is not included.
         language: Language of its messages, None: the site's.
         template: Text of its messages by language.
     """
@@ -107,6 +113,7 @@ class Plan:
     delay: timedelta = timedelta(0)
     jitter: timedelta = timedelta(0)
     countdown: timedelta = timedelta(0)
+    quiet: tuple[time, time] | None = None
     language: str | None = None
     template: Mapping[str, str] = field(default_factory=dict)
 
@@ -135,26 +142,29 @@ class PlannedLeg:
 
 
 def plans_for(
-    kinds: Sequence[str], plans: Sequence[Plan], where: Situation = EVERYWHERE
+    kinds: Sequence[str], plans: Sequence[Plan], where: Situation = EVERYWHERE, *, found: bool = False
 ) -> tuple[list[Plan], list[str]]:
     """Return the plans that apply to `kinds` here and now, each once, and the kinds that none covers.
 
-    For each kind it is a plan that names it before one for every kind, and then the most particular one.
+    For each kind it is a plan that names it before one for every kind, then one of the site before one that comes with
+    the gateway, and then the most particular one. ``found``: supervision found this out; a plan for every kind is not
+    meant for that, as a plan that comes with the gateway is not for what a terminal says.
     """
-    found: dict[str, Plan] = {}
+    plans = [plan for plan in plans if found or not plan.id.startswith(SHIPPED)]
+    chosen: dict[str, Plan] = {}
     uncovered = []
     for kind in kinds:
         applying = [
-            (kind in plan.kinds, plan.when.weight, plan)
+            ((kind in plan.kinds, not plan.id.startswith(SHIPPED), plan.when.weight, plan.id), plan)
             for plan in plans
-            if (kind in plan.kinds or EVERY_KIND in plan.kinds) and plan.when.admits(where)
+            if (kind in plan.kinds or (EVERY_KIND in plan.kinds and not found)) and plan.when.admits(where)
         ]
-        chosen = max(applying, key=lambda one: (one[0], one[1], one[2].id), default=None)
-        if chosen is None or not chosen[2].roles:
+        best = max(applying, key=lambda one: one[0], default=None)
+        if best is None or not best[1].roles:
             uncovered.append(kind)
         else:
-            found[chosen[2].id] = chosen[2]
-    return list(found.values()), uncovered
+            chosen[best[1].id] = best[1]
+    return list(chosen.values()), uncovered
 
 
 def kinds_shown(kinds: Sequence[str], *, role: str, plans: Sequence[Plan]) -> list[str]:
@@ -213,6 +223,19 @@ def delay_of(kinds: Collection[str], plans: Sequence[Plan], *, case_class: CaseC
     if set(kinds) == {"fall"}:
         return min(plan.countdown for plan in plans)
     return timedelta(0)
+
+
+def quiet_left(plans: Sequence[Plan], local_time: time) -> timedelta:
+    """Return how long it is quiet yet at `local_time`: for as long as every plan that applies says so."""
+    left = []
+    for plan in plans:
+        if plan.quiet is None or not Selector(between=plan.quiet).admits(Situation(local_time=local_time)):
+            return timedelta(0)
+        now, ends = (
+            timedelta(hours=at.hour, minutes=at.minute, seconds=at.second) for at in (local_time, plan.quiet[1])
+        )
+        left.append((ends - now) % timedelta(days=1))
+    return min(left, default=timedelta(0))
 
 
 def procedures_for(kinds: Collection[str], plans: Sequence[Plan], *, case_class: CaseClass, drill: bool) -> list[str]:

@@ -14,15 +14,17 @@ import psycopg
 
 from gateway.domain.outbox import DueNotice
 from gateway.links.mqtt import Delivery, MqttLink
+from gateway.links.steady import SteadyClock
 from gateway.metrics import DROPPED, QUARANTINED, TELEMETRY, TELEMETRY_BATCH
 from gateway.service.command_terminals import record_result
 from gateway.service.quarantine import Misread, keep
+from gateway.service.supervise import STATES, note_state
 from gateway.service.take_back import WORDS, take_word
 from gateway.service.telemetry import Told, sane_time, store_reports
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
 from protocols.errors import FrameError
-from protocols.okc import Up, parse_up, up_filter
+from protocols.okc import Up, echo_topics, parse_up, up_filter
 from schemas.reports import EventReport, ResultReport
 from schemas.tolerance import Unreadable, read_report
 
@@ -34,6 +36,7 @@ FILTERS = tuple((up_filter(kind), 1) for kind in Up if kind is not Up.ALARM)
 _TRANSPORT = "mqtt"
 _LINGER_S = 0.02
 _LONGEST_QUEUE = 50_000
+_ECHOES = frozenset(echo_topics())
 
 
 class TelemetryLane:
@@ -49,9 +52,14 @@ class TelemetryLane:
         worker: Callable[[], int | None],
         is_working_day: Callable[[date], bool],
         rng: Random,
+        clock: SteadyClock | None = None,
+        heard: Callable[[str, bytes], None] = lambda _topic, _payload: None,
         largest: int = 2000,
     ) -> None:
-        """`submit` sends notices committed in the name of `worker()`; up to `largest` reports are stored together."""
+        """`submit` sends notices committed in the name of `worker()`; up to `largest` reports are stored together.
+
+        `heard` is told of our own words when all that came before them is stored; reports are stamped by `clock`.
+        """
         self._link = link
         self._pool = pool
         self._directory = directory
@@ -59,8 +67,10 @@ class TelemetryLane:
         self._worker = worker
         self._is_working_day = is_working_day
         self._rng = rng
+        self._clock = SteadyClock() if clock is None else clock
+        self._heard = heard
         self._largest = largest
-        self._queue: asyncio.Queue[tuple[Delivery, Told | Misread]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Delivery, Told | Misread | None]] = asyncio.Queue()
 
     async def run(self) -> None:
         """Handle telemetry until cancelled."""
@@ -72,6 +82,9 @@ class TelemetryLane:
         # With QoS 1 the broker waits for us. QoS 0 nobody holds back, and it may be lost: the memory is the limit.
         if not delivery.qos and self._queue.qsize() >= _LONGEST_QUEUE:
             DROPPED.inc()
+            return
+        if delivery.topic in _ECHOES:
+            self._queue.put_nowait((delivery, None))
             return
         # Read one by one, as they come: two thousand at once would be a long while in which no alarm gets its turn.
         self._queue.put_nowait((delivery, self._read(delivery)))
@@ -86,13 +99,16 @@ class TelemetryLane:
             with TELEMETRY_BATCH.time():
                 await self._store(batch)
             self._link.acknowledge_all(delivery for delivery, _ in batch)
+            for delivery, report in batch:
+                if report is None:
+                    self._heard(delivery.topic, delivery.payload)
 
-    async def _store(self, batch: Sequence[tuple[Delivery, Told | Misread]]) -> None:
+    async def _store(self, batch: Sequence[tuple[Delivery, Told | Misread | None]]) -> None:
         told: list[tuple[Delivery, Told]] = []
         for delivery, report in batch:
             if isinstance(report, Told):
                 told.append((delivery, report))
-            else:
+            elif report is not None:
                 QUARANTINED.labels("telemetry").inc()
                 await self._patiently_keep(report)
         for kind, count in Counter(one.kind for _, one in told).items():
@@ -101,7 +117,7 @@ class TelemetryLane:
             await self._patiently_store(told)
         for _, one in told:
             if isinstance(one.report, ResultReport) or (
-                isinstance(one.report, EventReport) and one.report.name in WORDS
+                isinstance(one.report, EventReport) and one.report.name in WORDS | STATES
             ):
                 await self._patiently_note(one)
 
@@ -117,7 +133,14 @@ class TelemetryLane:
             return self._misread(delivery, terminal, f"the gateway failed on it ({type(exc).__name__})")
         if isinstance(report, Unreadable):
             return self._misread(delivery, terminal, report.reason)
-        return Told(terminal, delivery.received_at, report)
+        return Told(
+            terminal,
+            delivery.received_at,
+            report,
+            heard_at=self._clock.at(delivery.received_mono),
+            kept=delivery.qos > 0,
+            late=delivery.stored,
+        )
 
     def _misread(self, delivery: Delivery, terminal: str | None, reason: str) -> Misread:
         return Misread(
@@ -188,14 +211,18 @@ class TelemetryLane:
                     is_working_day=self._is_working_day,
                 )
             case EventReport() as event:
-                value = event.value
+                value, said_at = event.value, sane_time(event.at, told.received_at)
+                if event.name in STATES:
+                    await note_state(self._pool, told.terminal, event.name, value, at=said_at)
+                if event.name not in WORDS:
+                    return
                 await take_word(
                     self._pool,
                     self._directory,
                     told.terminal,
                     event.name,
                     seq=value if isinstance(value, int) and not isinstance(value, bool) else None,
-                    said_at=sane_time(event.at, told.received_at),
+                    said_at=said_at,
                     is_working_day=self._is_working_day,
                     worker=None,
                 )

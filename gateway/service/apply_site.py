@@ -14,8 +14,9 @@ from psycopg.types.json import Jsonb
 
 from gateway.domain.case import DomainError
 from gateway.keyring import DataKey, ErasedKey, Keyring
-from gateway.site.model import MqttEntry, Site, TerminalEntry, to_address, to_channel
-from gateway.store import queries
+from gateway.site.model import MqttEntry, Site, TerminalEntry, areas_of, to_address, to_channel
+from gateway.site.supervision import SHIPPED_PLANS, profile_of
+from gateway.store import queries, supervision
 from gateway.store.pool import Connection, Pool
 
 __all__ = ["Applied", "Change", "SiteConflict", "apply_site", "compare"]
@@ -86,6 +87,16 @@ def _terminal(keyring: Keyring, terminal: TerminalEntry) -> Definition:
     return {"model": terminal.model, "phone": terminal.phone, "secret": mac}
 
 
+def _expected(site: Site, terminal: TerminalEntry) -> Definition:
+    profile = profile_of(
+        terminal.model,
+        site.supervision,
+        silent_after=terminal.silent_after,
+        sim_paid_until=terminal.sim_paid_until,
+    )
+    return {"silent_after_s": profile.silent_after.total_seconds(), "expected": profile.record()}
+
+
 def _definitions(site: Site, keyring: Keyring) -> dict[Ref, Definition]:
     """Return everything the file defines, in an order in which it can be written."""
     wanted: dict[Ref, Definition] = {
@@ -104,6 +115,7 @@ def _definitions(site: Site, keyring: Keyring) -> dict[Ref, Definition]:
             "parties": list(household.parties),
             "terminals": list(household.terminals),
             "district": site.district,
+            "feeder": household.feeder,
         }
         for position, person in enumerate(household.persons):
             record = person.model_dump(mode="json")
@@ -113,7 +125,8 @@ def _definitions(site: Site, keyring: Keyring) -> dict[Ref, Definition]:
                 "district": site.district,
             }
     for terminal in site.terminals:
-        wanted["terminal", terminal.id] = _terminal(keyring, terminal) | {"district": site.district}
+        expected = _expected(site, terminal)
+        wanted["terminal", terminal.id] = _terminal(keyring, terminal) | {"district": site.district} | expected
     for plan in site.plans:
         wanted["plan", plan.id] = plan.definition()
     return wanted
@@ -197,6 +210,7 @@ async def apply_site(pool: Pool, keyring: Keyring, site: Site, *, prune: bool) -
                 await writer.write(ref, wanted[ref], found.get(ref), change)
             elif change.action == "remove":
                 await writer.remove(ref)
+        await writer.finish(changes)
         if any(change.action != "left" for change in changes):
             await conn.execute(
                 "UPDATE site SET revision = (random() * 9e18)::bigint, applied_at = now() WHERE id = %s", (site.site,)
@@ -409,6 +423,60 @@ class _Writer:
                 """,
                 names,
             )
+
+    async def finish(self, changes: Sequence[Change]) -> None:
+        """Write what hangs on many objects at once: who is supervised and how, where they stand, and our own plans."""
+        written = [change.id for change in changes if change.action in ("add", "change") and change.kind == "terminal"]
+        homes = [change.id for change in changes if change.action in ("add", "change") and change.kind == "household"]
+        moved = {name for home in homes for name in self._households[home].terminals} - set(written)
+        enrolments = []
+        for name in written:
+            terminal = self._terminals[name]
+            profile = profile_of(
+                terminal.model,
+                self._site.supervision,
+                silent_after=terminal.silent_after,
+                sim_paid_until=terminal.sim_paid_until,
+            )
+            enrolments.append(
+                supervision.Enrolment(
+                    terminal=name,
+                    silent_after=profile.silent_after,
+                    late_after=profile.late_after,
+                    profile=profile.record(),
+                )
+            )
+        await supervision.enrol(self._conn, enrolments)
+        await supervision.wake_named(self._conn, sorted(moved))
+        await supervision.wake_homeless(self._conn, site=self._site.site)
+        await self._write_areas(homes)
+        for plan in SHIPPED_PLANS:
+            if not await self._has_plan(plan.id, plan.definition()):
+                await self._write_plan(plan.id, plan.definition())
+
+    async def _has_plan(self, name: str, wanted: Definition) -> bool:
+        cursor = await self._conn.execute(
+            "SELECT kinds, details FROM plan WHERE site_id = %s AND id = %s AND current", (self._site.site, name)
+        )
+        row = await cursor.fetchone()
+        kept = {one: wanted[one] for one in wanted if one not in ("kinds", "privacy", "procedure")}
+        return row is not None and row[0] == wanted["kinds"] and row[1] == kept
+
+    async def _write_areas(self, homes: Sequence[str]) -> None:
+        """Note what households have in common. Their words are sealed; two that say the same have one id."""
+        key = await self._keys.get(f"site:{self._site.site}")
+        members: list[tuple[str, UUID]] = []
+        areas: dict[UUID, tuple[str, bytes]] = {}
+        for name in homes:
+            for kind, words in areas_of(self._households[name]):
+                area = self._keyring.area(self._site.site, kind, words)
+                if area not in areas:
+                    areas[area] = kind, key.seal(" ".join(words), about=f"area {area}")
+                members.append((name, area))
+        await supervision.write_areas(
+            self._conn, site=self._site.site, district=self._site.district, areas=areas, key=key.id
+        )
+        await supervision.write_members(self._conn, homes, members)
 
     async def _write_plan(self, name: str, new: Definition) -> None:
         await self._conn.execute(

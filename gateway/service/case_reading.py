@@ -422,7 +422,7 @@ class LinkView:
     emergency: bool
     test: bool
     kinds: tuple[str, ...]
-    urgency: int
+    presses: int
     received_at: datetime
     now: datetime
     answer: AnswerRow | None
@@ -468,7 +468,7 @@ async def read_link(pool: Pool, directory: Directory, token: str, *, shown: bool
         emergency=case.case_class == "emergency",
         test=case.test,
         kinds=kinds_for(leg.party_id, leg.role, kinds=case.kinds, site=site),
-        urgency=case.urgency,
+        presses=case.presses,
         received_at=case.received_at,
         now=now,
         answer=answers[-1] if answers else None,

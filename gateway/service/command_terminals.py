@@ -13,9 +13,10 @@ from gateway.domain.case import NotFound, StateConflict
 from gateway.domain.commands import check_arguments
 from gateway.domain.plan import DURESS
 from gateway.domain.procedure import StepState, end_step
+from gateway.domain.supervision import Profile
 from gateway.service.case_work import Work, WorkingDay, locked
 from gateway.service.run_procedures import advance_work, apply_change, procedure_of
-from gateway.store import cases, procedures
+from gateway.store import cases, procedures, supervision
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
 from gateway.store.procedures import CommandRow
@@ -23,6 +24,9 @@ from gateway.store.procedures import CommandRow
 __all__ = ["expire_commands", "give_command", "record_result"]
 
 _STEP_RESULTS = {"done": "done", "failed": "failed", "refused": "failed"}
+_BEATS = 3
+"""How many reports in a row a terminal has to miss to be lost when its interval was set from here."""
+
 _HEARD_IN_THE_ROOM = frozenset({"call_back", "dial", "play"})
 
 
@@ -96,7 +100,19 @@ async def record_result(
         if state == "accepted":
             await procedures.accept_command(conn, command)
             return
-        if not await procedures.end_command(conn, command, state=state, detail=detail) or work is None:
+        ended = await procedures.end_command(conn, command, state=state, detail=detail)
+        beat_s = asked.arguments.get("heartbeat_s")
+        if ended and state == "done" and asked.name == "configure" and isinstance(beat_s, int):
+            # From now on it is to be heard that often, and missed accordingly.
+            profile = Profile(silent_after=timedelta(seconds=beat_s) * _BEATS, heartbeat=timedelta(seconds=beat_s))
+            await supervision.expect(
+                conn,
+                terminal,
+                silent_after=profile.silent_after,
+                late_after=profile.late_after,
+                heartbeat_s=beat_s,
+            )
+        if not ended or work is None:
             return
         data = {"command": command, "name": asked.name, "terminal": terminal, "state": state}
         work.note("command.answered", data, actor=f"terminal:{terminal}", private={"detail": detail})

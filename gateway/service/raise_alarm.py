@@ -29,6 +29,7 @@ from gateway.domain.plan import (
     legs_of,
     plans_for,
     procedures_for,
+    quiet_left,
 )
 from gateway.domain.privacy import stricter
 from gateway.keyring import ErasedKey, KeyringError
@@ -43,7 +44,7 @@ from gateway.store.events import NewEvent
 from gateway.store.journal import Head, Note, Writer, flush_all
 from gateway.store.pool import Connection, Pool
 
-__all__ = ["NoSite", "Press", "Raised", "raise_alarm", "raise_alarm_in", "raise_alarms"]
+__all__ = ["NoSite", "Press", "Raised", "raise_alarm", "raise_alarm_in", "raise_alarms", "raise_alarms_in"]
 
 _RAW_KEPT = 65_536
 
@@ -60,7 +61,8 @@ class Press:
     ``copy``: the broker may send this once more on its own account (retained, or kept for a session that came back),
     so the very same bytes are no new press, however their case stands. ``waited``: how long it lay here before its
     turn; it is judged as of the moment when it came. ``site``: what the gateway itself has to say of a site; it comes
-    from no terminal and is always technical.
+    from no terminal and is always technical. ``about``: what supervision has found, and the subject of its case;
+    ``seq`` is then the number under which it was found, and it is technical too.
     """
 
     terminal: str | None
@@ -81,6 +83,7 @@ class Press:
     waited: timedelta = timedelta(0)
     problems: tuple[str, ...] = ()
     site: str | None = None
+    about: str | None = None
 
     @property
     def sender(self) -> str | None:
@@ -132,12 +135,13 @@ async def raise_alarms(
         NoSite: Nobody could be told, because no site is set up.
     """
     async with pool.connection() as conn, conn.pipeline(), conn.transaction():
-        return await _raise_all_in(conn, directory, presses, worker=worker)
+        return await raise_alarms_in(conn, directory, presses, worker=worker)
 
 
-async def _raise_all_in(
+async def raise_alarms_in(
     conn: Connection, directory: Directory, presses: Sequence[Press], *, worker: int | None
 ) -> list[Raised | None]:
+    """Do the work of `raise_alarms` in the caller's transaction."""
     origins = await directory.origins(conn, [press.terminal for press in presses])
     await directory.preload(conn, origins)
     plain: dict[str, _Arrived] = {}
@@ -145,7 +149,7 @@ async def _raise_all_in(
     for press, origin in zip(presses, origins, strict=True):
         one = await _arrive(conn, directory, press, origin)
         # Of several presses of one household each has to see what became of the one before.
-        alone = not press.copy and one.drill is None and one.subject not in plain
+        alone = not press.copy and not one.several and one.drill is None and one.subject not in plain
         arrived.append(one if alone else None)
         if alone:
             plain[one.subject] = one
@@ -174,6 +178,11 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     """Do the work of `raise_alarm` in the caller's transaction."""
     origin = await directory.origin(conn, press.terminal)
     one = await _arrive(conn, directory, press, origin)
+    if one.several:
+        # Each trouble of a terminal is a case of its own, which ends when that one is over.
+        each = [replace(press, kinds=(kind,)) for kind in dict.fromkeys(press.kinds)]
+        parts = [await raise_alarm_in(conn, directory, part, worker=worker) for part in each]
+        return replace(parts[0], notices=tuple(notice for part in parts for notice in part.notices))
     await cases.lock_subject(conn, one.subject)
 
     if press.copy and (known_case := await cases.known_copy(conn, press.terminal, origin.epoch, press.digest)):
@@ -214,6 +223,11 @@ class _Arrived:
     key: str
     numbered: bool
 
+    @property
+    def several(self) -> bool:
+        """Does it say of several troubles of a terminal at once?"""
+        return self.case_class is CaseClass.TECHNICAL and self.press.site is None and len(set(self.press.kinds)) > 1
+
     def alarm_id(self, known: KnownAlarm | None) -> UUID:
         """Return the id of the alarm behind the one that is known already."""
         return keys.alarm_id(self.key, _occurrence(known))
@@ -252,8 +266,9 @@ def _occurrence(known: KnownAlarm | None) -> int:
 async def _arrive(conn: Connection, directory: Directory, press: Press, origin: Origin) -> _Arrived:
     around, problem = await _surroundings(conn, directory, press, origin)
     test = press.drill is not None or (press.test and origin.in_test_window)
-    household = around.household
-    key, numbered = _key(press, origin)
+    own = press.site is not None or press.about is not None
+    case_class = CaseClass.TECHNICAL if own else classify(press.kinds, test=test)
+    key, numbered = _key(press, origin, case_class)
     return _Arrived(
         press=press,
         origin=origin,
@@ -261,8 +276,8 @@ async def _arrive(conn: Connection, directory: Directory, press: Press, origin: 
         problem=problem,
         test=test,
         drill=(press.drill or origin.drill) if test else None,
-        case_class=classify(press.kinds, test=test) if press.site is None else CaseClass.TECHNICAL,
-        subject=keys.subject(household=None if household is None else household.id, terminal=press.sender),
+        case_class=case_class,
+        subject=_subject(press, around, case_class),
         key=key,
         numbered=numbered,
     )
@@ -301,10 +316,23 @@ def _repeated(one: _Arrived, known: KnownAlarm, case: CaseRow | None, notices: S
     )
 
 
-def _key(press: Press, origin: Origin) -> tuple[str, bool]:
+def _subject(press: Press, around: Surroundings, case_class: CaseClass) -> str:
+    if press.about is not None:
+        return press.about
+    if case_class is CaseClass.TECHNICAL and press.terminal is not None:
+        return keys.trouble_subject(press.terminal, press.kinds[0])
+    household = around.household
+    return keys.subject(household=None if household is None else household.id, terminal=press.sender)
+
+
+def _key(press: Press, origin: Origin, case_class: CaseClass) -> tuple[str, bool]:
     terminal = press.sender or "?"
+    if press.about is not None and press.seq is not None:
+        return keys.found_key(press.about, press.seq), True
     if press.boot is not None and press.seq is not None:
-        return keys.numbered_key(terminal, epoch=origin.epoch, boot=press.boot, seq=press.seq), True
+        key = keys.numbered_key(terminal, epoch=origin.epoch, boot=press.boot, seq=press.seq)
+        technical = case_class is CaseClass.TECHNICAL and press.site is None
+        return (f"{key}:{press.kinds[0]}" if technical else key), True
     return keys.window_key(terminal, epoch=origin.epoch, kinds=press.kinds), False
 
 
@@ -337,7 +365,9 @@ def _and(first: str, second: str | None) -> str:
     return first if second is None else f"{first}; {second}"
 
 
-def _applying(kinds: Sequence[str], around: Surroundings, origin: Origin) -> tuple[list[Plan], list[str]]:
+def _applying(
+    kinds: Sequence[str], around: Surroundings, origin: Origin, *, found: bool
+) -> tuple[list[Plan], list[str]]:
     """Return the plans for `kinds` here and now, and the kinds that none covers: those are for the fallback (D13)."""
     household, site = around.household, around.site
     readable = [kind for kind in kinds if kind != UNREADABLE]
@@ -348,7 +378,7 @@ def _applying(kinds: Sequence[str], around: Surroundings, origin: Origin) -> tup
         model=origin.model,
         local_time=origin.now.astimezone(ZoneInfo(site.timezone)).time(),
     )
-    applying, uncovered = plans_for(readable, site.plans, where)
+    applying, uncovered = plans_for(readable, site.plans, where, found=found)
     return applying, uncovered if applying or uncovered else list(kinds)
 
 
@@ -380,6 +410,8 @@ def _told(legs: Sequence[LegRow]) -> list[dict[str, Any]]:
 
 
 def _actor(press: Press) -> str:
+    if press.about is not None:
+        return "supervision"
     return f"terminal:{press.terminal or '?'}" if press.site is None else "auditor"
 
 
@@ -419,9 +451,11 @@ class _Opening:
 
 def _opening(one: _Arrived, before: Standing, *, taking_part: list[str] | None = None) -> _Opening:
     press, origin, around, household = one.press, one.origin, one.around, one.around.household
-    applying, uncovered = _applying(press.kinds, around, origin)
+    applying, uncovered = _applying(press.kinds, around, origin, found=press.about is not None)
     alarm_id = one.alarm_id(before.alarm)
     location = best_location(press.fix, last=origin.last_fix, household=household, now=origin.now)
+    # Rescuers who cannot be everywhere go where the lift stands still and the neighbours' terminals are dead as well.
+    urgency = 2 if one.case_class is CaseClass.EMERGENCY and origin.in_incident else 1
     case = CaseRow(
         id=keys.case_id(alarm_id),
         subject=one.subject,
@@ -432,7 +466,8 @@ def _opening(one: _Arrived, before: Standing, *, taking_part: list[str] | None =
         household_id=None if household is None else household.id,
         terminal_id=press.terminal,
         kinds=list(dict.fromkeys(press.kinds)),
-        urgency=1,
+        urgency=urgency,
+        begun_urgency=urgency,
         test=one.case_class is CaseClass.TEST,
         pressed_at=press.pressed_at,
         received_at=press.received_at,
@@ -459,6 +494,9 @@ def _opening(one: _Arrived, before: Standing, *, taking_part: list[str] | None =
     planned = _legs(applying, uncovered, around, case_class=one.case_class, taking_part=taking_part)
     spread = (alarm_id.int % 1_000_000) / 1_000_000  # the same on every replica
     delay = delay_of(press.kinds, applying, case_class=one.case_class, spread=spread)
+    if one.case_class is CaseClass.TECHNICAL:
+        local = origin.now.astimezone(ZoneInfo(around.site.timezone)).time()
+        delay = max(delay, quiet_left(applying, local))
     begun = procedures_for(press.kinds, applying, case_class=one.case_class, drill=one.drill is not None)
     return _Opening(one, before.alarm, case, planned, delay, begun)
 
@@ -535,7 +573,7 @@ def _news(one: _Opening, legs: int) -> NewEvent:
         data={
             "class": case.case_class,
             "kinds": case.kinds,
-            "urgency": 1,
+            "urgency": case.urgency,
             "test": case.test,
             "drill": None if case.drill_id is None else str(case.drill_id),
             "household": case.household_id,
@@ -565,7 +603,7 @@ async def _join(
     # What the case began with stays in force (an open case keeps its plans); kinds new to it bring theirs.
     begun = await directory.plans_of(conn, around.site.id, case.plans)
     news = [kind for kind in press.kinds if kind not in (*case.kinds, UNREADABLE)]
-    fresh, uncovered = _applying(news, around, origin)
+    fresh, uncovered = _applying(news, around, origin, found=press.about is not None)
     case = replace(
         case,
         kinds=kinds,

@@ -178,7 +178,7 @@ async def _signals(work: Work, run: RunRow) -> dict[str, datetime]:
     for fact in await work.facts():
         signals.setdefault(fact.fact, fact.at)
         signals[f"{fact.fact}:{fact.role}"] = fact.at
-    if case.urgency > 1:
+    if case.presses > 1:
         signals["pressed_again"] = await cases.last_press(work.conn, case.id)
     return signals
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from gateway.domain.outbox import DueNotice
 from gateway.service.moving import move_cases
-from gateway.store import telemetry
+from gateway.store import supervision, telemetry
 from gateway.store.directory import Directory
 from gateway.store.pool import Connection, Pool, as_jsonb
 from gateway.store.telemetry import ReportRow, StateRow
@@ -28,11 +28,18 @@ SANE_CLOCK = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One report that could be read."""
+    """One report that could be read.
+
+    ``heard_at`` is the steady time of its receipt, None: the same as the time of day. ``kept``: the broker keeps such
+    reports for us while we are away; ``late``: it had kept this one, so its own time is when it was sent.
+    """
 
     terminal: str
     received_at: datetime
     report: HeartbeatReport | FixReport | EventReport | ResultReport
+    heard_at: datetime | None = None
+    kept: bool = True
+    late: bool = False
 
     @property
     def kind(self) -> str:
@@ -58,6 +65,7 @@ def _row(n: int, told: Told) -> ReportRow:
     report, received_at = told.report, told.received_at
     own = report.fix.at or report.at if isinstance(report, FixReport) else report.at
     at = sane_time(own, received_at)
+    heard_at = received_at if told.heard_at is None else told.heard_at
     row = (
         told.terminal,
         at,
@@ -65,7 +73,12 @@ def _row(n: int, told: Told) -> ReportRow:
         report.boot,
         report.seq,
         received_at,
-        None if report.at is None else (report.at - received_at).total_seconds(),
+        None if report.at is None or told.late else (report.at - heard_at).total_seconds(),
+        heard_at,
+        report.at + (heard_at - received_at)
+        if told.late and report.at is not None and timedelta(0) <= received_at - report.at <= SANE_CLOCK
+        else None,
+        told.kept,
     )
     # A clock that is ahead must not hold back what the terminal says once it is right: nothing is newer than now.
     newest = min(at, received_at)
@@ -83,6 +96,7 @@ def _row(n: int, told: Told) -> ReportRow:
                 report.uptime_s,
                 report.temperature_c,
                 report.firmware,
+                report.cell,
             )
         case FixReport(fix=fix):
             return ReportRow(
@@ -183,3 +197,4 @@ async def store_states(pool: Pool, told: Sequence[StateRow]) -> None:
     async with pool.connection() as conn, conn.transaction():
         await conn.execute("SET LOCAL lock_timeout = '500ms'")
         await telemetry.renew(conn, [states[terminal] for terminal in sorted(states)])
+        await supervision.wake(conn, list(states))

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from gateway.domain.kinds import EMERGENCIES, SERVICE, TECHNICAL
+from gateway.domain.kinds import EMERGENCIES, SERVICE, SUPERVISED, TECHNICAL
 from schemas.units import PublicId
 
 __all__ = [
@@ -64,7 +64,7 @@ KNOWN_ROLES = (
 )
 """Roles of Nanjing and Beijing (R1, R2). A site may have others: roles are data."""
 
-KNOWN_KINDS = tuple(sorted(EMERGENCIES | TECHNICAL | SERVICE))
+KNOWN_KINDS = tuple(sorted(EMERGENCIES | TECHNICAL | SERVICE | SUPERVISED))
 
 _EARLIEST_BIRTH = date(1890, 1, 1)
 

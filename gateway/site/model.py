@@ -32,6 +32,7 @@ from gateway.site.fields import (
     webhook_secret,
 )
 from gateway.site.plans import PlanEntry, plan_findings, to_plan
+from gateway.site.supervision import PaidUntil, SilentAfter, SupervisionEntry, supervision_findings
 
 __all__ = [
     "KNOWN_KINDS",
@@ -49,6 +50,7 @@ __all__ = [
     "StreamEntry",
     "TerminalEntry",
     "WebhookEntry",
+    "areas_of",
     "findings",
     "suggestion",
     "to_address",
@@ -168,15 +170,21 @@ class HouseholdEntry(Part):
     persons: Annotated[tuple[PersonEntry, ...], Field(description="a list of persons")] = ()
     parties: Annotated[tuple[Id, ...], Field(description="a list of ids of parties")] = ()
     terminals: Annotated[tuple[Id, ...], Field(description="a list of ids of terminals, in quotes")] = ()
+    feeder: Annotated[Line | None, Field(description="the transformer or line that its power comes from")] = None
 
 
 class TerminalEntry(Part):
-    """A one-key terminal. Without ``secret`` one is generated when the file is applied, and shown once."""
+    """A one-key terminal. Without ``secret`` one is generated when the file is applied, and shown once.
+
+    ``silent_after`` overrules what its model may do; ``sim_paid_until`` is for SIMs that nobody can ask (R24).
+    """
 
     id: Id
     model: Line
     phone: Phone | None = None
     secret: Password | None = None
+    silent_after: SilentAfter = None
+    sim_paid_until: PaidUntil = None
 
 
 class Site(Part):
@@ -198,6 +206,9 @@ class Site(Part):
     households: Annotated[tuple[HouseholdEntry, ...], Field(description="a list of households")] = ()
     terminals: Annotated[tuple[TerminalEntry, ...], Field(description="a list of terminals")] = ()
     plans: Annotated[tuple[PlanEntry, ...], Field(description="a list of plans")] = ()
+    supervision: Annotated[
+        tuple[SupervisionEntry, ...], Field(description="a list of models and what is expected of them")
+    ] = ()
 
 
 # What the shape alone cannot tell
@@ -212,6 +223,7 @@ def findings(site: Site, *, today: date) -> Iterator[Finding]:
         yield from _household(("households", index), household, today=today)
     yield from _terminals(site)
     yield from plan_findings(site.plans)
+    yield from supervision_findings(site.supervision, [terminal.model for terminal in site.terminals])
     yield from _missing_roles(site)
 
 
@@ -412,6 +424,17 @@ def to_address(address: AddressEntry) -> directory.Address:
         lon=address.lon,
         datum=address.datum,
     )
+
+
+def areas_of(household: HouseholdEntry) -> list[tuple[str, tuple[str, ...]]]:
+    """Return what a household has in common with others: kind of area, and the words that name it."""
+    at = household.address
+    found: list[tuple[str, tuple[str, ...]]] = [("street", (at.district, at.street))]
+    if at.building is not None:
+        found.append(("building", (at.district, at.street, at.compound or "", at.building)))
+    if household.feeder is not None:
+        found.append(("feeder", (household.feeder,)))
+    return found
 
 
 def to_person(person: PersonEntry) -> directory.Person:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from gateway.domain.kinds import EMERGENCIES
+from gateway.domain.kinds import EMERGENCIES, QUIETABLE
 from gateway.domain.ladder import Ladder
-from gateway.domain.plan import DURESS, EVERY_KIND, Plan, Selector
+from gateway.domain.plan import DURESS, EVERY_KIND, SHIPPED, Plan, Selector
 from gateway.domain.privacy import Privacy
 from gateway.domain.procedure import parse_due
 from gateway.site.fields import (
@@ -144,12 +144,18 @@ class PlanEntry(Part):
     delay: _Duration = "0 s"
     jitter: _Duration = "0 s"
     countdown: _Duration = "0 s"
+    quiet: Annotated[
+        str | None,
+        AfterValidator(lambda value: None if value is None else _hours(value)),
+        Field(description='two times of day at the site, for example "21:00-07:00": nobody is told in between'),
+    ] = None
     language: _Language = None
     template: _Template = Field(default_factory=dict)
 
     def definition(self) -> dict[str, Any]:
         """Return the plan as it is stored: versions of it are compared by this."""
-        return self.model_dump(mode="json", exclude={"id"})
+        left_out = {"id"} if self.quiet is not None else {"id", "quiet"}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 # What the shape alone cannot tell
@@ -171,6 +177,10 @@ def plan_findings(plans: Sequence[PlanEntry]) -> Iterator[Finding]:
                 near = suggestion(kind, KNOWN_KINDS)
                 hint = f"did you mean {near}?" if near else "right if your terminals send it"
                 yield doubt(path, f"kind {kind} is not one of the known ones", hint)
+        if plan.id.startswith(SHIPPED):
+            yield Finding(
+                ("plans", index, "id"), f"begins with {SHIPPED}", "such names are the gateway's own: rename it"
+            )
         yield from _roles(("plans", index), plan)
         yield from _waiting(("plans", index), plan)
     always = {kind for kind, when in claimed if when == SelectorEntry()}
@@ -212,6 +222,10 @@ def _waiting(path: Path, plan: PlanEntry) -> Iterator[Finding]:
         yield Finding((*path, "delay"), what, "only technical kinds can wait to be restored: make a plan of their own")
     if _seconds(plan.jitter) and not _seconds(plan.delay):
         yield doubt((*path, "jitter"), "has no delay to spread", "add delay, or leave it out")
+    if plan.quiet is not None and (loud := [kind for kind in plan.kinds if kind not in QUIETABLE]):
+        what = f"would let {', '.join(loud)} wait for the morning"
+        hint = "only these can: " + ", ".join(sorted(QUIETABLE)) + "; make a plan of their own"
+        yield Finding((*path, "quiet"), what, hint)
     if _seconds(plan.countdown) and set(plan.kinds) != {"fall"}:
         yield Finding((*path, "countdown"), "is only for falls", 'make a plan with kinds: ["fall"] of its own')
     if _seconds(plan.countdown) > 120:
@@ -231,12 +245,15 @@ def _seconds(text: str) -> float:
     return _span(text).total_seconds()
 
 
+def _between(hours: str | None) -> tuple[time, time] | None:
+    if hours is None:
+        return None
+    begins, _, ends = hours.partition("-")
+    return time.fromisoformat(begins.strip()), time.fromisoformat(ends.strip())
+
+
 def to_plan(plan: PlanEntry, *, version: int) -> Plan:
     """Return the plan as the gateway goes by it. `version` is counted up by whoever stores it."""
-    between = None
-    if plan.when.between is not None:
-        begins, _, ends = plan.when.between.partition("-")
-        between = time.fromisoformat(begins.strip()), time.fromisoformat(ends.strip())
     return Plan(
         id=plan.id,
         version=version,
@@ -245,10 +262,11 @@ def to_plan(plan: PlanEntry, *, version: int) -> Plan:
         ladders={entry.role: _ladder(entry) for entry in plan.roles if entry != RoleEntry(role=entry.role)},
         privacy={role: level.value for role, level in plan.privacy.items()},
         procedure=plan.procedure,
-        when=Selector(districts=plan.when.districts, models=plan.when.models, between=between),
+        when=Selector(districts=plan.when.districts, models=plan.when.models, between=_between(plan.when.between)),
         delay=_span(plan.delay),
         jitter=_span(plan.jitter),
         countdown=_span(plan.countdown),
+        quiet=_between(plan.quiet),
         language=plan.language,
         template=dict(plan.template),
     )

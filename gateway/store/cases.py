@@ -80,13 +80,19 @@ class CaseRow:
     restored: list[str] = field(default_factory=list)
     drill_id: UUID | None = None
     taking_part: list[str] | None = None
+    begun_urgency: int = 1
+
+    @property
+    def presses(self) -> int:
+        """How often it was pressed: a case in the midst of an incident begins with more urgency."""
+        return self.urgency - self.begun_urgency + 1
 
 
 _COLUMNS = """
     id, subject, class AS case_class, state, district, site_id, household_id, terminal_id, kinds, urgency, test,
     pressed_at, received_at, opened_at, location, problem, plans, privacy, owner, owned_at, safe_at, safe_by,
     closed_at, closed_by, outcome, note, previous, key_id, journal_n, journal_head, first_owner, seat_b, restored,
-    drill_id, taking_part
+    drill_id, taking_part, begun_urgency
 """
 
 
@@ -294,10 +300,10 @@ async def add_cases(conn: Connection, opened: Sequence[tuple[CaseRow, datetime |
         """
         INSERT INTO cases (id, subject, class, state, district, site_id, household_id, terminal_id, kinds, urgency,
                            test, pressed_at, received_at, opened_at, location, problem, plans, privacy, previous,
-                           key_id, journal_n, journal_head, drill_id, taking_part, wake_at)
+                           key_id, journal_n, journal_head, drill_id, taking_part, wake_at, begun_urgency)
         SELECT id, subject, class, state, district, site_id, household_id, terminal_id, kinds::text[], urgency,
                test, pressed_at, received_at, opened_at, location, problem, plans::text[], privacy, previous,
-               key_id, journal_n, journal_head, drill_id, taking_part::text[], wake_at
+               key_id, journal_n, journal_head, drill_id, taking_part::text[], wake_at, urgency
         FROM unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
                     %b::text[], %b::int[], %b::bool[], %b::timestamptz[], %b::timestamptz[], %b::timestamptz[],
                     %b::jsonb[], %b::text[], %b::text[], %b::jsonb[], %b::uuid[], %b::uuid[], %b::int[], %b::bytea[],

@@ -34,6 +34,7 @@ class Origin:
     in_test_window: bool = False
     drill: UUID | None = None
     last_fix: dict[str, Any] | None = None
+    in_incident: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,11 @@ class Directory:
                            WHERE w.terminal_uid = t.uid AND now >= w.opens_at AND now < w.closes_at),
                    st.fix, t.model,
                    (SELECT d.id FROM test_window w JOIN drill d ON d.id = w.drill_id AND d.state = 'running'
-                    WHERE w.terminal_uid = t.uid AND now >= w.opens_at AND now < w.closes_at LIMIT 1)
+                    WHERE w.terminal_uid = t.uid AND now >= w.opens_at AND now < w.closes_at LIMIT 1),
+                   EXISTS (SELECT FROM incident i WHERE i.site_id = t.site_id AND i.cleared_at IS NULL
+                           AND (i.area_id IS NULL OR EXISTS (
+                               SELECT FROM household_area ha
+                               WHERE ha.household_id = a.household_id AND ha.area_id = i.area_id)))
             FROM (SELECT onekey_now() OFFSET 0) AS clock (now)
             CROSS JOIN unnest(%b::text[]) WITH ORDINALITY AS asked (terminal, n)
             LEFT JOIN terminal t ON t.public_id = asked.terminal
@@ -136,6 +141,7 @@ class Directory:
                 last_fix=row[7],
                 model=row[8],
                 drill=row[9],
+                in_incident=row[10],
             )
             for row in await cursor.fetchall()
         ]

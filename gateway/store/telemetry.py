@@ -33,7 +33,8 @@ class ReportRow(NamedTuple):
     """One report as it goes into the stage; what its kind does not know is None.
 
     ``at`` is the terminal's time when that is sane (``dated``), else ours; ``status_at`` is that without the future.
-    ``kind`` is heartbeat, fix or event.
+    ``kind`` is heartbeat, fix or event. ``heard_at`` is the steady time when it came, ``sent_at`` when it was sent if a
+    broker had kept it for us; ``kept``: a broker would keep such a report.
     """
 
     n: int
@@ -45,6 +46,9 @@ class ReportRow(NamedTuple):
     seq: int | None
     received_at: datetime
     skew_s: float | None
+    heard_at: datetime
+    sent_at: datetime | None
+    kept: bool
     status_at: datetime | None = None
     battery_pct: int | None = None
     battery_mv: int | None = None
@@ -53,6 +57,7 @@ class ReportRow(NamedTuple):
     uptime_s: int | None = None
     temperature_c: float | None = None
     firmware: str | None = None
+    cell: str | None = None
     lat: float | None = None
     lon: float | None = None
     datum: str | None = None
@@ -66,7 +71,8 @@ class ReportRow(NamedTuple):
 
 _TYPES = (
     *("int4", "text", "text", "timestamptz", "bool", "int8", "int8", "timestamptz", "float8"),
-    *("timestamptz", "int2", "int4", "int2", "bool", "int8", "float8", "text"),
+    *("timestamptz", "timestamptz", "bool"),
+    *("timestamptz", "int2", "int4", "int2", "bool", "int8", "float8", "text", "text"),
     *("float8", "float8", "text", "text", "float8", "timestamptz", "jsonb"),
     *("text", "jsonb"),
 )
@@ -74,6 +80,9 @@ _COLUMNS = ", ".join(f"{name} {kind}" for name, kind in zip(ReportRow._fields, _
 _CREATE = f"CREATE TEMP TABLE IF NOT EXISTS staged ({_COLUMNS}) ON COMMIT DELETE ROWS"
 _PIECE = 50
 """Rows that are prepared in one go: an alarm must not wait for two thousand."""
+
+_TRUSTED_SKEW_S = 5
+"""How far off a terminal's clock may be if it is to say when what a broker had kept was sent."""
 
 _COPY = "COPY staged FROM STDIN (FORMAT BINARY)"
 
@@ -129,6 +138,8 @@ async def store_staged(conn: Connection, kinds: Collection[str]) -> None:
         if kind in kinds:
             await conn.execute(insert)
     await conn.execute(_RENEW_STAGED)
+    # A statement of its own, after the states are locked: who looks at one now sees the report, or is woken by it.
+    await conn.execute(_WAKE_STAGED)
 
 
 def _insert(table: str, kind: str, columns: str, key: str = "") -> str:
@@ -153,21 +164,24 @@ _INSERTS = {
 }
 
 _STATE = """
-    INSERT INTO terminal_state AS s (terminal_uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains,
-                                     firmware, fix, fix_at, clock_skew_s)
+    INSERT INTO terminal_state AS s (terminal_uid, seen_at, heard_at, kept, status_at, boot, seq, battery_pct,
+                                     signal_dbm, mains, firmware, cell, fix, fix_at, clock_skew_s)
 """
 _NEWER_WINS = """
     ON CONFLICT (terminal_uid) DO UPDATE SET
         seen_at = greatest(s.seen_at, excluded.seen_at),
+        heard_at = greatest(s.heard_at, excluded.heard_at),
+        kept = CASE WHEN excluded.heard_at >= s.heard_at THEN excluded.kept ELSE s.kept END,
         clock_skew_s = coalesce(excluded.clock_skew_s, s.clock_skew_s),
         status_at = greatest(s.status_at, excluded.status_at),
-        (boot, seq, battery_pct, signal_dbm, mains, firmware) = (
+        (boot, seq, battery_pct, signal_dbm, mains, firmware, cell) = (
             SELECT CASE WHEN newer THEN coalesce(excluded.boot, s.boot) ELSE s.boot END,
                    CASE WHEN newer THEN coalesce(excluded.seq, s.seq) ELSE s.seq END,
                    CASE WHEN newer THEN coalesce(excluded.battery_pct, s.battery_pct) ELSE s.battery_pct END,
                    CASE WHEN newer THEN coalesce(excluded.signal_dbm, s.signal_dbm) ELSE s.signal_dbm END,
                    CASE WHEN newer THEN coalesce(excluded.mains, s.mains) ELSE s.mains END,
-                   CASE WHEN newer THEN coalesce(excluded.firmware, s.firmware) ELSE s.firmware END
+                   CASE WHEN newer THEN coalesce(excluded.firmware, s.firmware) ELSE s.firmware END,
+                   CASE WHEN newer THEN coalesce(excluded.cell, s.cell) ELSE s.cell END
             FROM (SELECT excluded.status_at >= coalesce(s.status_at, '-infinity') AS newer) AS compared
         ),
         fix = CASE WHEN excluded.fix_at >= coalesce(s.fix_at, '-infinity') THEN excluded.fix ELSE s.fix END,
@@ -179,25 +193,52 @@ def _newest(column: str, by: str = "status_at") -> str:
     return f"(array_agg({column} ORDER BY {by} DESC, n DESC) FILTER (WHERE {column} IS NOT NULL))[1]"
 
 
-_STATUS = ", ".join(_newest(name) for name in ("boot", "seq", "battery_pct", "signal_dbm", "mains", "firmware"))
+_NEWEST = ("boot", "seq", "battery_pct", "signal_dbm", "mains", "firmware", "cell")
+_STATUS = ", ".join(_newest(name) for name in _NEWEST)
 # Boot and sequence of fixes and events say nothing of the state: only a heartbeat has a status_at.
 # In the order of the terminals, so that two writers cannot block each other.
+# What a broker had kept was sent before it was heard, if the terminal's clock is one to believe.
 _RENEW_STAGED = f"""
     {_STATE}
-    SELECT uid, max(received_at), max(status_at), {_STATUS}, {_newest("fix", "fix_at")}, max(fix_at),
-           {_newest("skew_s", "n")}
-    FROM (SELECT t.uid, n, received_at, status_at, skew_s, fix, fix_at, battery_pct, signal_dbm, mains, firmware,
-                 CASE WHEN status_at IS NOT NULL THEN boot END AS boot,
-                 CASE WHEN status_at IS NOT NULL THEN seq END AS seq
-          FROM staged JOIN terminal t ON t.public_id = staged.terminal) AS told
+    SELECT uid, max(received_at), max(heard_at), (array_agg(kept ORDER BY heard_at DESC, n DESC))[1],
+           max(status_at), {_STATUS}, {_newest("fix", "fix_at")}, max(fix_at), {_newest("skew_s", "n")}
+    FROM (SELECT t.uid, staged.n, staged.received_at, staged.status_at, staged.skew_s, staged.fix, staged.fix_at,
+                 staged.battery_pct, staged.signal_dbm, staged.mains, staged.firmware, staged.cell, staged.kept,
+                 CASE WHEN staged.sent_at < staged.heard_at AND abs(known.clock_skew_s) <= {_TRUSTED_SKEW_S}
+                      THEN staged.sent_at ELSE staged.heard_at END AS heard_at,
+                 CASE WHEN staged.status_at IS NOT NULL THEN staged.boot END AS boot,
+                 CASE WHEN staged.status_at IS NOT NULL THEN staged.seq END AS seq
+          FROM staged JOIN terminal t ON t.public_id = staged.terminal
+          LEFT JOIN terminal_state known ON staged.sent_at IS NOT NULL AND known.terminal_uid = t.uid) AS told
     GROUP BY uid ORDER BY uid
     {_NEWER_WINS}
 """  # noqa: S608 # every word of it stands in this file
 
+_TRIPPED = """
+    NOT w.calm
+    OR (s.battery_pct IS NOT NULL
+        AND (w.battery_from IS NULL OR s.battery_pct < w.battery_from OR s.battery_pct >= w.battery_to))
+    OR (s.signal_dbm IS NOT NULL
+        AND (w.signal_from IS NULL OR s.signal_dbm < w.signal_from OR s.signal_dbm >= w.signal_to))
+    OR (s.clock_skew_s IS NOT NULL
+        AND (w.skew_from IS NULL OR s.clock_skew_s < w.skew_from OR s.clock_skew_s > w.skew_to))
+    OR (s.mains IS NOT NULL AND s.mains IS DISTINCT FROM w.mains)
+    OR (s.firmware IS NOT NULL AND s.firmware IS DISTINCT FROM w.firmware)
+"""
+_WAKE_STAGED = f"""
+    UPDATE watch w SET calm = false, look_at = least(w.look_at, s.heard_at)
+    FROM terminal_state s
+    WHERE s.terminal_uid = w.terminal_uid AND (w.calm OR w.look_at > s.heard_at) AND ({_TRIPPED})
+      AND w.terminal_uid IN (SELECT t.uid FROM staged JOIN terminal t ON t.public_id = staged.terminal)
+"""  # noqa: S608 # every word of it stands in this file
+
 _RENEW = f"""
     {_STATE}
-    SELECT * FROM unnest(%b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[], %b::int2[],
-                         %b::int2[], %b::bool[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
+    SELECT uid, seen_at, coalesce((SELECT horizon FROM hearing), seen_at), true, status_at, boot, seq, battery_pct,
+           signal_dbm, mains, firmware, NULL, fix, fix_at, skew_s
+    FROM unnest(%b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[], %b::int2[],
+                %b::int2[], %b::bool[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
+         AS told (uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains, firmware, fix, fix_at, skew_s)
     {_NEWER_WINS}
 """  # noqa: S608 # every word of it stands in this file
 
@@ -206,6 +247,7 @@ async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
     """Bring the newest state up to date. A row says only what it knows; what is older than known changes nothing.
 
     `rows` holds at most one row per terminal, and comes sorted by terminal so that two writers cannot block each other.
+    Whoever renews a state by this counts as heard when everything was last known to be stored, see `gateway.supervise`.
     """
     await conn.execute(
         _RENEW,

@@ -53,6 +53,14 @@ def up_filter(kind: Up) -> str:
     return f"okc/v1/+/up/{kind.value}"
 
 
+def echo_topics() -> list[str]:
+    """Return the topics on which a gateway speaks to itself: the way of every kind of report but alarms.
+
+    A tilde cannot stand in an id, so no terminal can be there.
+    """
+    return [f"okc/v1/~echo/up/{kind.value}" for kind in Up if kind is not Up.ALARM]
+
+
 def notice_topic(party: str) -> str:
     """Return the topic on which the platform of `party` hears notices."""
     return f"okp/v1/{party}/notice"

@@ -1,0 +1,192 @@
+"""Troubles of terminals become technical cases, one for each terminal and cause, and end with them (R24).
+
+Where many terminals of one area come into the same trouble at once, one incident with a list stands for all of them; an
+emergency in its midst stays a case of its own.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from gateway.domain import keys
+from gateway.domain.case import CaseState
+from gateway.domain.kinds import AREA_LOST, WORDS
+from gateway.domain.supervision import Cause
+from gateway.service.case_commands import Outcome, close_in
+from gateway.service.case_work import locked
+from gateway.service.raise_alarm import Press, raise_alarm_in, raise_alarms_in
+from gateway.store import procedures, supervision
+from gateway.store.directory import Directory
+from gateway.store.pool import Connection, Pool
+from gateway.store.supervision import IncidentRow, TroubleRow
+
+__all__ = ["gather_incidents", "settle_incidents", "settle_troubles", "tell_troubles"]
+
+_TOGETHER = frozenset({Cause.OFFLINE, Cause.POWER_LOST})
+"""What a building, a feeder or a network can have as a whole."""
+
+_FRESH = timedelta(minutes=10)
+_LEAST = 3
+_SHARE = 0.3
+_AGAIN = timedelta(days=1)
+_BY = "supervision"
+
+
+async def gather_incidents(pool: Pool) -> int:
+    """Make incidents of what many terminals of an area have in common, and end those that are over.
+
+    Returns how many began or ended.
+    """
+    changed = 0
+    async with pool.connection() as conn, conn.transaction():
+        for cause in sorted(_TOGETHER):
+            since = await procedures.the_time(conn) - _FRESH
+            found = await supervision.crowds(conn, cause=cause, since=since, least=_LEAST, share=_SHARE)
+            for area in found:
+                # The smallest area first: whoever is in its incident does not count for the larger ones.
+                if await supervision.start_incident(conn, area, cause=cause, since=since, least=_LEAST) is not None:
+                    changed += 1
+        over = await supervision.thinned(conn, share=_SHARE)
+        if over:
+            await supervision.end_incidents(conn, over)
+    return changed + len(over)
+
+
+async def tell_troubles(pool: Pool, directory: Directory, *, limit: int = 50) -> int:
+    """Raise cases for troubles that nobody has been told of; returns how many troubles that were.
+
+    A case that is open already for this terminal and cause, because the terminal has called by itself, is the one.
+    A trouble that goes on though people closed its case a day ago is told of again.
+    """
+    async with pool.connection() as conn, conn.pipeline(), conn.transaction():
+        await supervision.recase(conn, after=_AGAIN)
+        found = await supervision.uncased(conn, limit=limit)
+        if not found:
+            return 0
+        subjects = {keys.trouble_subject(one.terminal, one.cause): (one.terminal, one.cause) for one in found}
+        open_now = {
+            keys.trouble_subject(case.terminal, case.kind): case.case_id
+            for case in await supervision.open_technical(conn, subjects)
+        }
+        cases: dict[int, UUID] = {}
+        new: list[TroubleRow] = []
+        for one in found:
+            known = open_now.get(keys.trouble_subject(one.terminal, one.cause))
+            if known is None:
+                new.append(one)
+            else:
+                cases[one.id] = known
+        now = await procedures.the_time(conn)
+        presses = [_press(one, now=now) for one in new]
+        raised = await raise_alarms_in(conn, directory, presses, worker=None)
+        for one, press, done in zip(new, presses, raised, strict=True):
+            if done is None:
+                done = await raise_alarm_in(conn, directory, press, worker=None)
+            cases[one.id] = done.case_id
+        await supervision.cased(conn, cases)
+    return len(found)
+
+
+def _press(one: TroubleRow, *, now: Any) -> Press:
+    payload = json.dumps({"cause": one.cause, "since": one.since.isoformat(), **one.detail}).encode()
+    return Press(
+        terminal=one.terminal,
+        transport="supervision",
+        kinds=(one.cause,),
+        received_at=now,
+        payload=payload,
+        digest=hashlib.sha256(b"%d " % one.id + payload).digest(),
+        seq=one.id,
+        battery_pct=one.detail.get("battery_pct"),
+        signal_dbm=one.detail.get("signal_dbm"),
+        problems=_said(one.detail),
+        about=keys.trouble_subject(one.terminal, one.cause),
+    )
+
+
+def _said(detail: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{name} {value}" for name, value in detail.items() if name not in ("battery_pct", "signal_dbm"))
+
+
+async def settle_troubles(pool: Pool, directory: Directory, *, limit: int = 50) -> int:
+    """Close the cases of troubles that are over, or that an incident now stands for; returns how many those were."""
+    async with pool.connection() as conn:
+        found = await supervision.unsettled(conn, limit=limit)
+    for one in found:
+        async with pool.connection() as conn, conn.transaction():
+            assert one.case_id is not None
+            await _close(conn, directory, one.case_id, {"kind": one.cause})
+            await supervision.over(conn, [one.id])
+    return len(found)
+
+
+async def settle_incidents(pool: Pool, directory: Directory, *, limit: int = 20) -> int:
+    """Raise the cases of new incidents, and close those of incidents that are over; returns how many those were."""
+    async with pool.connection() as conn:
+        found = await supervision.unsettled_incidents(conn, limit=limit)
+    for one in found:
+        async with pool.connection() as conn, conn.transaction():
+            if one.case_id is None and not one.cleared:
+                case = await raise_alarm_in(conn, directory, await _report(conn, directory, one), worker=None)
+                await supervision.incident_cased(conn, one.id, case.case_id)
+            else:
+                if one.case_id is not None:
+                    await _close(conn, directory, one.case_id, {"kind": AREA_LOST})
+                await supervision.incident_over(conn, one.id)
+    return len(found)
+
+
+async def _report(conn: Connection, directory: Directory, one: IncidentRow) -> Press:
+    site = next((site for site in await directory.sites(conn) if site.id == one.site_id), None)
+    language = "zh" if site is None or site.locale.startswith("zh") else "en"
+    where = one.site_id
+    if one.sealed is not None and site is not None:
+        where = str(site.key.open(one.sealed, about=f"area {one.area_id}"))
+    said = {
+        "zh": f"{where}：{one.of_all}台终端中有{one.members}台{WORDS['zh'][one.cause]}",
+        "en": f"{where}: {one.members} of {one.of_all} terminals, {WORDS['en'][one.cause].lower()}",
+    }[language]
+    payload = json.dumps({"incident": one.id, "cause": one.cause, "members": one.members}).encode()
+    return Press(
+        terminal=None,
+        site=one.site_id,
+        transport="supervision",
+        kinds=(AREA_LOST,),
+        received_at=await procedures.the_time(conn),
+        payload=payload,
+        digest=hashlib.sha256(payload).digest(),
+        seq=one.id,
+        problems=(said,),
+        about=f"incident:{one.id}",
+    )
+
+
+async def _close(conn: Connection, directory: Directory, case_id: UUID, data: dict[str, Any]) -> None:
+    work = await locked(conn, directory, case_id)
+    case = work.case
+    if case.state == CaseState.CLOSED:
+        return
+    restored = [*case.restored, *(kind for kind in case.kinds if kind not in case.restored)]
+    await procedures.set_restored(conn, case.id, restored)
+    work.change(restored=restored)
+    work.note("case.restored", data | {"left": []}, actor=_BY)
+    await work.emit()
+    await close_in(
+        conn,
+        work.case,
+        work.around,
+        work.journal,
+        outcome=Outcome.TECHNICAL_FIXED,
+        confirmed_by=_BY,
+        note=None,
+        by=_BY,
+        actor=_BY,
+        via=_BY,
+        worker=None,
+        false_alarm=None,
+    )
+    work.change(state=CaseState.CLOSED, closed_at=work.now, closed_by=_BY, outcome=Outcome.TECHNICAL_FIXED)
+    await work.flush()

@@ -1,0 +1,121 @@
+"""The supervisor: once a second it looks at everybody whose turn it is, and tells of what it found.
+
+One gateway at a time does this: the one that stores the telemetry, since only that one knows what is stored.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import psycopg
+
+from gateway.links.mqtt import LinkDown, MqttLink
+from gateway.links.steady import Anchor, SteadyClock
+from gateway.metrics import SUPERVISED, SWEEP
+from gateway.service.supervise import sweep
+from gateway.service.troubles import gather_incidents, settle_incidents, settle_troubles, tell_troubles
+from gateway.store import supervision
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool
+from gateway.supervise.hearing import Hearing, Moved
+
+__all__ = ["Supervisor"]
+
+_log = logging.getLogger(__name__)
+
+_EVERY_S = 1.0
+_HEARD_WITHIN_S = 0.3
+_ROUND_S = 1.0
+"""How long troubles are told at a stretch before it is looked again."""
+
+
+class Supervisor:
+    """Supervises the terminals of a database."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        directory: Directory,
+        link: MqttLink,
+        clock: SteadyClock,
+        hearing: Hearing,
+        *,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`link` is the one that brings the telemetry; `hearing` is told of what comes back by it."""
+        self._pool = pool
+        self._directory = directory
+        self._link = link
+        self._clock = clock
+        self._hearing = hearing
+        self._wall = wall
+
+    async def resume(self) -> None:
+        """Go on where another process stopped: with its clock, and from its horizon."""
+        async with self._pool.connection() as conn:
+            before = await supervision.hearing(conn)
+        self._clock.resume(None if before is None else Anchor(before.horizon, before.boot, before.uptime_s))
+        self._hearing.resume(None if before is None else before.horizon)
+
+    async def run(self) -> None:
+        """Supervise until cancelled."""
+        while True:
+            began_s = time.monotonic()
+            try:
+                await self._round()
+            except psycopg.Error as exc:
+                _log.warning("cannot supervise now: %s %s", type(exc).__name__, exc.sqlstate)
+            await asyncio.sleep(max(0.05, _EVERY_S - (time.monotonic() - began_s)))
+
+    async def _round(self) -> None:
+        await self._say()
+        await asyncio.sleep(_HEARD_WITHIN_S)
+        moved = self._hearing.move()
+        if moved is not None:
+            await self._look(moved)
+        await self._tell()
+
+    async def _say(self) -> None:
+        try:
+            for topic, payload in self._hearing.word():
+                await self._link.publish(topic, payload, qos=1, timeout_s=2.0)
+        except LinkDown:
+            return
+
+    async def _look(self, moved: Moved) -> None:
+        now = moved.horizon
+        anchor = self._clock.anchor(now)
+        async with self._pool.connection() as conn, conn.transaction():
+            await supervision.keep_hearing(conn, horizon=now, boot=anchor.boot, uptime_s=anchor.uptime_s)
+            if moved.deaf_from is not None:
+                heard, overdue = await supervision.silent_share(conn, since=moved.deaf_from, now=now)
+                # A broker that was there has kept what most of them said. One that was not has kept nothing.
+                total = overdue > heard
+                await supervision.hear_again(conn, moved.deaf_from, now, total=total)
+                _log.warning(
+                    "nothing was heard for %.1f s%s",
+                    (now - moved.deaf_from).total_seconds(),
+                    ", nor kept for us: terminals get the time to report again" if total else "",
+                )
+        shift = self._wall() - self._clock.now()
+        more = True
+        while more:
+            with SWEEP.time():
+                swept = await sweep(self._pool, now=now, shift=shift)
+            SUPERVISED.labels("put off").inc(swept.postponed)
+            SUPERVISED.labels("looked at").inc(swept.looked_at)
+            SUPERVISED.labels("opened").inc(swept.opened)
+            SUPERVISED.labels("cleared").inc(swept.cleared)
+            more = swept.more
+
+    async def _tell(self) -> None:
+        began_s = time.monotonic()
+        await gather_incidents(self._pool)
+        await settle_incidents(self._pool, self._directory)
+        while time.monotonic() - began_s < _ROUND_S:
+            told = await tell_troubles(self._pool, self._directory)
+            settled = await settle_troubles(self._pool, self._directory)
+            if not told and not settled:
+                return
