@@ -9,8 +9,8 @@ counts and times only. ``%(late)s`` is the time by which whatever was due should
 __all__ = ["CHECKS", "RUNS", "SHORT", "STEPS", "WATCHED_CASES"]
 
 # What is closed for long is many times more than what is open: whatever is looked at begins here, by index.
-_COLUMNS = """id, site_id, district, household_id, class, state, drill_id, kinds, urgency, begun_urgency, opened_at, owner, owned_at,
-        safe_at, closed_at, closed_by, outcome, journal_n, journal_head, array_to_string(plans, ' ') AS together"""
+_COLUMNS = """id, site_id, district, household_id, class, state, drill_id, kinds, urgency, begun_urgency, opened_at,
+        owner, owned_at, safe_at, closed_at, closed_by, outcome, journal_n, journal_head, array_to_string(plans, ' ') AS together"""
 _WATCHED = f"""
     watched AS MATERIALIZED (
         SELECT {_COLUMNS} FROM cases WHERE state <> 'closed'
@@ -290,7 +290,8 @@ SHORT = f"""
 RUNS = """
     SELECT r.id, r.case_id, c.site_id, c.district, r.procedure, r.version, r.started_at,
            CASE WHEN NOT r.after_closure THEN c.closed_at END, c.owned_at, c.safe_at,
-           CASE WHEN c.urgency > c.begun_urgency THEN (SELECT max(stored_at) FROM alarm a WHERE a.case_id = c.id) END, f.facts, f.at
+           CASE WHEN c.urgency > c.begun_urgency THEN (SELECT max(stored_at) FROM alarm a WHERE a.case_id = c.id) END,
+           f.facts, f.at
     FROM run r JOIN cases c ON c.id = r.case_id
     CROSS JOIN LATERAL (SELECT array_agg(fact || ' ' || role ORDER BY at, fact) AS facts,
                                array_agg(at ORDER BY at, fact) AS at FROM fact WHERE case_id = c.id) f

@@ -24,8 +24,8 @@ __all__ = [
     "legs_for",
     "legs_of",
     "plans_for",
-    "quiet_left",
     "procedures_for",
+    "quiet_left",
     "stand_ins",
 ]
 

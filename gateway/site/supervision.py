@@ -106,7 +106,9 @@ def supervision_findings(entries: Sequence[SupervisionEntry], models: Sequence[s
 
 
 PaidUntil = Annotated[
-    date | None, BeforeValidator(full_date), Field(description="year-month-day, the last day paid for")
+    date | None,
+    BeforeValidator(lambda value: None if value is None else full_date(value)),
+    Field(description="year-month-day, the last day paid for"),
 ]
 SilentAfter = _Duration
 

@@ -362,8 +362,8 @@ async def silent_share(conn: Connection, *, since: datetime, now: datetime) -> t
     row = await (
         await conn.execute(
             """
-            SELECT count(*) FILTER (WHERE s.heard_at >= %(since)s),
-                   count(*) FILTER (WHERE s.heard_at < %(since)s AND s.heard_at + w.late_after <= %(now)s
+            SELECT count(*) FILTER (WHERE s.heard_at > %(since)s),
+                   count(*) FILTER (WHERE s.heard_at <= %(since)s AND s.heard_at + w.late_after <= %(now)s
                                           AND s.heard_at + w.late_after > %(since)s)
             FROM watch w JOIN terminal_state s USING (terminal_uid) WHERE w.state <> 'offline'
             """,

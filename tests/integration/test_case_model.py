@@ -377,10 +377,23 @@ class CaseMachine(RuleBasedStateMachine):
     def key_of(self, press: Press) -> tuple[object, ...]:
         assert press.terminal is not None
         here = (press.terminal, self.epochs[press.terminal])
-        return (*here, press.boot, press.seq) if press.boot is not None else (*here, frozenset(press.kinds))
+        numbers = (press.boot, press.seq, self._trouble(press))
+        return (*here, *numbers) if press.boot is not None else (*here, frozenset(press.kinds))
+
+    def _trouble(self, press: Press) -> str | None:
+        """Return the one thing that a technical alarm is about; None: it is about a person."""
+        assert press.terminal is not None
+        test = press.test and self.windows[press.terminal]
+        return press.kinds[0] if class_of(press.kinds, test=test) == "technical" else None
 
     def expect(self, press: Press, *, taken: bool) -> tuple[str, Case | None]:
-        """Take a press into the model; the case is None while only the gateway can know its id."""
+        """Take a press into the model: what is said of several troubles at once is a case for each."""
+        if self._trouble(press) is None:
+            return self._expect_one(press, taken=taken)
+        kinds = sorted(set(press.kinds))
+        return [self._expect_one(replace(press, kinds=(kind,)), taken=taken) for kind in kinds][0]
+
+    def _expect_one(self, press: Press, *, taken: bool) -> tuple[str, Case | None]:
         assert press.terminal is not None
         test = press.test and self.windows[press.terminal]
         of_class = class_of(press.kinds, test=test)
@@ -389,7 +402,9 @@ class CaseMachine(RuleBasedStateMachine):
         if known is not None and known.case.state == "open" and self._same(press, known):
             known.repeats += 1
             return "repeated", known.case
-        subject = "household:home" if press.terminal in HOME else f"terminal:{press.terminal}"
+        trouble = self._trouble(press)
+        subject = "household:home" if press.terminal in HOME and trouble is None else f"terminal:{press.terminal}"
+        subject = subject if trouble is None else f"terminal:{press.terminal}:{trouble}"
         mine = [case for case in self.cases if (case.subject, case.of_class) == (subject, of_class)]
         occurrence = 1 if known is None else known.occurrence + 1
         alarm = keys.alarm_id(self._key_text(press), occurrence)
@@ -420,7 +435,8 @@ class CaseMachine(RuleBasedStateMachine):
         assert press.terminal is not None
         epoch = self.epochs[press.terminal]
         if press.boot is not None and press.seq is not None:
-            return keys.numbered_key(press.terminal, epoch=epoch, boot=press.boot, seq=press.seq)
+            key = keys.numbered_key(press.terminal, epoch=epoch, boot=press.boot, seq=press.seq)
+            return key if self._trouble(press) is None else f"{key}:{press.kinds[0]}"
         return keys.window_key(press.terminal, epoch=epoch, kinds=press.kinds)
 
     def take(self, notices: Iterable[DueNotice], *, taken: bool) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gateway.keyring import Keyring
@@ -52,6 +53,12 @@ async def _installed(folder: Path) -> Path:
     return Path(node)
 
 
+def _forget_statements(url: str) -> None:
+    """All connections are one session there: what one has prepared is in the way of the next."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as conn:
+        conn.execute("DEALLOCATE ALL")
+
+
 @pytest.fixture
 async def timescale(tmp_path: Path) -> AsyncIterator[str]:
     """A TimescaleDB with all migrations applied; its address."""
@@ -73,6 +80,7 @@ async def timescale(tmp_path: Path) -> AsyncIterator[str]:
         assert version >= "2."
         url = f"postgresql://postgres:postgres@127.0.0.1:{port}/postgres?sslmode=disable"
         await asyncio.to_thread(migrate, url)
+        await asyncio.to_thread(_forget_statements, url)
         yield url
     finally:
         server.stdin.close()
