@@ -13,9 +13,10 @@ from firmware_sim import bench_history as histories
 from firmware_sim import bench_parties as parties
 from firmware_sim import bench_series as series_bench
 from firmware_sim import bench_storm as storms
+from firmware_sim import bench_supervise as supervise
 from firmware_sim import bench_technical as technicals
 from firmware_sim import bench_telemetry as telemetry
-from firmware_sim.figures import BARS, QUANTILES, Judged, Phase, Report, quantile
+from firmware_sim.figures import BARS, QUANTILES, Judged, Phase, Report, quantile, summary
 from firmware_sim.sites import NANJING, ROLE_WORDS
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "show_press",
     "show_series",
     "show_storm",
+    "show_supervise",
     "show_technical",
     "show_telemetry",
 ]
@@ -224,6 +226,39 @@ def show_series(report: series_bench.Report, console: Console) -> None:
         f"track of a day and a page of newest states p95 ≤ {series_bench.ASKED_MS:.0f} ms; no writer waits longer than "
         f"{series_bench.HELD_UP_MS:.0f} ms for a drop"
     )
+    _show_verdict(report, bar, console)
+
+
+def show_supervise(report: supervise.Report, console: Console) -> None:
+    """Print figures and verdict."""
+    _show_machine(report, console)
+    options, compared = report.options, report.compared
+    table = _table(
+        f"\n{options.terminals} terminals for {options.seconds:.0f} s, {report.sent} reports",
+        "seconds",
+        *_QUANTILES,
+        "n",
+    )
+    for name, values in (
+        ("a loss found after it could be", compared.found_s),
+        ("a return after it", compared.cleared_s),
+    ):
+        figures = summary(values)
+        table.add_row(name, *(f"{figures[q]:.2f}" if q in figures else "–" for q in _QUANTILES), str(len(values)))
+    console.print(table)
+    console.print(
+        f"{len(report.deaf)} restarts, nothing heard for "
+        + ", ".join(f"{end - begin:.1f} s" for begin, end in report.deaf)
+        + f"; {compared.after_restart} losses were found right after one; "
+        + ("the clock was put forward by an hour." if report.jumped else "the clock was not put forward.")
+    )
+    console.print(
+        f"{len(compared.missed)} missed, {len(compared.false)} made up, {len(compared.late)} late; "
+        f"{report.open_cases} open technical cases, {report.cases_twice} twice."
+    )
+    for count, ms in report.sweep_ms.items():
+        console.print(f"A sweep with {count} terminals registered: {ms:.2f} ms.")
+    bar = f"every loss and return within {supervise.FOUND_S:.0f} s, none missed, none made up; sweeps flat"
     _show_verdict(report, bar, console)
 
 

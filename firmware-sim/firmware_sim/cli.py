@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     benches.command("parties")(_bench_parties)
     benches.command("storm")(_bench_storm)
     benches.command("telemetry")(_bench_telemetry)
+    benches.command("supervise")(_bench_supervise)
     benches.command("series")(_bench_series)
     benches.command("history")(_bench_history)
     app.add_typer(benches, name="bench")
@@ -228,6 +229,34 @@ def _bench_telemetry(
     bench_report.show_telemetry(report, console)
     if plot_file is not None:
         bench_report.plot_telemetry(report, plot_file)
+    _end_bench(report.document(), json_file)
+
+
+def _bench_supervise(
+    terminals: Annotated[int, typer.Option(min=1000, help="Terminals that report.")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=200, help="Seconds to watch.")] = 420.0,
+    silent: Annotated[int, typer.Option(min=30, help="How many of them fall silent, or nearly.")] = 2000,
+    sweeps: Annotated[bool, typer.Option(help="Measure sweeps with 10,000 and 1,000,000 registered as well.")] = True,
+    json_file: _JsonFile = None,
+    seed: _Seed = 1,
+) -> None:
+    """Measure how soon lost terminals are found, and whether any is found that is none.
+
+    The gateway is killed three times meanwhile, and its clock put forward by an hour (needs libfaketime). Ends with
+    status 1 when a silence or a return is missed, late or made up, or a sweep takes longer the more are registered.
+    """
+    from firmware_sim import bench_report, bench_supervise
+
+    console = Console()
+    options = bench_supervise.Options(
+        terminals=terminals,
+        seconds=seconds,
+        silent=silent,
+        registered=(10_000, 1_000_000) if sweeps else (),
+        seed=seed,
+    )
+    report = _run(bench_supervise.run(options, console))
+    bench_report.show_supervise(report, console)
     _end_bench(report.document(), json_file)
 
 

@@ -10,7 +10,8 @@ __all__ = ["CHECKS", "RUNS", "SHORT", "STEPS", "WATCHED_CASES"]
 
 # What is closed for long is many times more than what is open: whatever is looked at begins here, by index.
 _COLUMNS = """id, site_id, district, household_id, class, state, drill_id, kinds, urgency, begun_urgency, opened_at,
-        owner, owned_at, safe_at, closed_at, closed_by, outcome, journal_n, journal_head, array_to_string(plans, ' ') AS together"""
+        owner, owned_at, safe_at, closed_at, closed_by, outcome, journal_n, journal_head,
+        array_to_string(plans, ' ') AS together"""
 _WATCHED = f"""
     watched AS MATERIALIZED (
         SELECT {_COLUMNS} FROM cases WHERE state <> 'closed'

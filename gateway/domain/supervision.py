@@ -163,10 +163,11 @@ class Observed:
     supervised: bool = True
     heard_at: datetime | None = None
     kept: bool = True
-    status_at: datetime | None = None
     battery_pct: int | None = None
+    battery_at: datetime | None = None
     signal_dbm: int | None = None
     mains: bool | None = None
+    mains_at: datetime | None = None
     firmware: str | None = None
     skew_s: float | None = None
     said: Mapping[str, Said] = field(default_factory=dict)
@@ -321,7 +322,7 @@ def _battery(
     """Judge the battery; it must have risen well above a threshold before it counts as charged."""
     pct, low, critical = seen.battery_pct, profile.battery_low, profile.battery_critical
     said_at = seen.alarms.get(Cause.LOW_BATTERY)
-    alarmed = said_at is not None and (pct is None or seen.status_at is None or seen.status_at <= said_at)
+    alarmed = said_at is not None and (pct is None or seen.battery_at is None or seen.battery_at <= said_at)
     if pct is None:
         if alarmed:
             wrong[Cause.LOW_BATTERY] = Trouble(Cause.LOW_BATTERY, now)
@@ -346,7 +347,7 @@ def _power(seen: Observed, memory: dict[str, Any], wrong: dict[Cause, Trouble], 
         memory["mains"] = True
     said_at = seen.alarms.get(Cause.POWER_LOST)
     alarmed = said_at is not None and (
-        seen.mains is None or not memory.get("mains") or seen.status_at is None or seen.status_at <= said_at
+        seen.mains is None or not memory.get("mains") or seen.mains_at is None or seen.mains_at <= said_at
     )
     if alarmed or (seen.mains is False and memory.get("mains")):
         wrong[Cause.POWER_LOST] = Trouble(Cause.POWER_LOST, now)

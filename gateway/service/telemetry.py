@@ -75,9 +75,7 @@ def _row(n: int, told: Told) -> ReportRow:
         received_at,
         None if report.at is None or told.late else (report.at - heard_at).total_seconds(),
         heard_at,
-        report.at + (heard_at - received_at)
-        if told.late and report.at is not None and timedelta(0) <= received_at - report.at <= SANE_CLOCK
-        else None,
+        report.at if told.late and report.at is not None and report.at <= heard_at else None,
         told.kept,
     )
     # A clock that is ahead must not hold back what the terminal says once it is right: nothing is newer than now.

@@ -90,7 +90,8 @@ class WatchRow:
     has: list[str]
     heard_at: datetime | None
     kept: bool | None
-    status_at: datetime | None
+    battery_at: datetime | None
+    mains_at: datetime | None
     battery_pct: int | None
     signal_dbm: int | None
     mains: bool | None
@@ -410,7 +411,7 @@ async def awake(conn: Connection, *, now: datetime, limit: int) -> list[WatchRow
                    w.silent_after, w.profile, w.since, w.state, w.state_since, w.memory, w.said, w.daily_at,
                    ARRAY(SELECT cause FROM trouble o WHERE o.terminal_uid = w.terminal_uid AND o.cleared_at IS NULL
                          ORDER BY cause) AS has,
-                   s.heard_at, s.kept, s.status_at, s.battery_pct, s.signal_dbm, s.mains, s.firmware,
+                   s.heard_at, s.kept, s.battery_pct_at AS battery_at, s.mains_at, s.battery_pct, s.signal_dbm, s.mains, s.firmware,
                    s.clock_skew_s AS skew_s
             FROM watch w JOIN terminal t ON t.uid = w.terminal_uid
             LEFT JOIN assignment a ON a.terminal_uid = w.terminal_uid AND a.until IS NULL

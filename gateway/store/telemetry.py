@@ -163,27 +163,32 @@ _INSERTS = {
     "event": _insert("terminal_event", "event", "name, value", "AND o.name = s.name"),
 }
 
-_STATE = """
-    INSERT INTO terminal_state AS s (terminal_uid, seen_at, heard_at, kept, status_at, boot, seq, battery_pct,
-                                     signal_dbm, mains, firmware, cell, fix, fix_at, clock_skew_s)
+_FIELDS = ("battery_pct", "signal_dbm", "mains", "firmware", "cell")
+"""What a report may say of a terminal's state. Each is as old as the newest report that said it, however they come."""
+
+_STATE = f"""
+    INSERT INTO terminal_state AS s (terminal_uid, seen_at, heard_at, kept, status_at, boot, seq,
+                                     {", ".join(f"{name}, {name}_at" for name in _FIELDS)}, fix, fix_at, clock_skew_s)
 """
-_NEWER_WINS = """
+_NEWER_WINS = f"""
     ON CONFLICT (terminal_uid) DO UPDATE SET
         seen_at = greatest(s.seen_at, excluded.seen_at),
         heard_at = greatest(s.heard_at, excluded.heard_at),
         kept = CASE WHEN excluded.heard_at >= s.heard_at THEN excluded.kept ELSE s.kept END,
-        clock_skew_s = coalesce(excluded.clock_skew_s, s.clock_skew_s),
+        clock_skew_s = CASE WHEN excluded.heard_at >= s.heard_at
+                            THEN coalesce(excluded.clock_skew_s, s.clock_skew_s) ELSE s.clock_skew_s END,
         status_at = greatest(s.status_at, excluded.status_at),
-        (boot, seq, battery_pct, signal_dbm, mains, firmware, cell) = (
-            SELECT CASE WHEN newer THEN coalesce(excluded.boot, s.boot) ELSE s.boot END,
-                   CASE WHEN newer THEN coalesce(excluded.seq, s.seq) ELSE s.seq END,
-                   CASE WHEN newer THEN coalesce(excluded.battery_pct, s.battery_pct) ELSE s.battery_pct END,
-                   CASE WHEN newer THEN coalesce(excluded.signal_dbm, s.signal_dbm) ELSE s.signal_dbm END,
-                   CASE WHEN newer THEN coalesce(excluded.mains, s.mains) ELSE s.mains END,
-                   CASE WHEN newer THEN coalesce(excluded.firmware, s.firmware) ELSE s.firmware END,
-                   CASE WHEN newer THEN coalesce(excluded.cell, s.cell) ELSE s.cell END
-            FROM (SELECT excluded.status_at >= coalesce(s.status_at, '-infinity') AS newer) AS compared
-        ),
+        boot = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity')
+                    THEN coalesce(excluded.boot, s.boot) ELSE s.boot END,
+        seq = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity')
+                   THEN coalesce(excluded.seq, s.seq) ELSE s.seq END,
+        {
+    ", ".join(
+        f"{name} = CASE WHEN excluded.{name}_at >= coalesce(s.{name}_at, '-infinity') "
+        f"THEN excluded.{name} ELSE s.{name} END, {name}_at = greatest(s.{name}_at, excluded.{name}_at)"
+        for name in _FIELDS
+    )
+},
         fix = CASE WHEN excluded.fix_at >= coalesce(s.fix_at, '-infinity') THEN excluded.fix ELSE s.fix END,
         fix_at = greatest(s.fix_at, excluded.fix_at)
 """
@@ -193,15 +198,19 @@ def _newest(column: str, by: str = "status_at") -> str:
     return f"(array_agg({column} ORDER BY {by} DESC, n DESC) FILTER (WHERE {column} IS NOT NULL))[1]"
 
 
-_NEWEST = ("boot", "seq", "battery_pct", "signal_dbm", "mains", "firmware", "cell")
-_STATUS = ", ".join(_newest(name) for name in _NEWEST)
+_STATUS = ", ".join(
+    (
+        *(_newest(name) for name in ("boot", "seq")),
+        *(f"{_newest(name)}, max(status_at) FILTER (WHERE {name} IS NOT NULL)" for name in _FIELDS),
+    )
+)
 # Boot and sequence of fixes and events say nothing of the state: only a heartbeat has a status_at.
 # In the order of the terminals, so that two writers cannot block each other.
 # What a broker had kept was sent before it was heard, if the terminal's clock is one to believe.
 _RENEW_STAGED = f"""
     {_STATE}
     SELECT uid, max(received_at), max(heard_at), (array_agg(kept ORDER BY heard_at DESC, n DESC))[1],
-           max(status_at), {_STATUS}, {_newest("fix", "fix_at")}, max(fix_at), {_newest("skew_s", "n")}
+           max(status_at), {_STATUS}, {_newest("fix", "fix_at")}, max(fix_at), {_newest("skew_s", "heard_at")}
     FROM (SELECT t.uid, staged.n, staged.received_at, staged.status_at, staged.skew_s, staged.fix, staged.fix_at,
                  staged.battery_pct, staged.signal_dbm, staged.mains, staged.firmware, staged.cell, staged.kept,
                  CASE WHEN staged.sent_at < staged.heard_at AND abs(known.clock_skew_s) <= {_TRUSTED_SKEW_S}
@@ -234,11 +243,12 @@ _WAKE_STAGED = f"""
 
 _RENEW = f"""
     {_STATE}
-    SELECT uid, seen_at, coalesce((SELECT horizon FROM hearing), seen_at), true, status_at, boot, seq, battery_pct,
-           signal_dbm, mains, firmware, NULL, fix, fix_at, skew_s
+    SELECT uid, seen_at, coalesce((SELECT horizon FROM hearing), seen_at), true, status_at, boot, seq,
+           {", ".join(f"{name}, CASE WHEN {name} IS NOT NULL THEN status_at END" for name in _FIELDS)}, fix, fix_at,
+           skew_s
     FROM unnest(%b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[], %b::int2[],
-                %b::int2[], %b::bool[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
-         AS told (uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains, firmware, fix, fix_at, skew_s)
+                %b::int2[], %b::bool[], %b::text[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
+         AS told (uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains, firmware, cell, fix, fix_at, skew_s)
     {_NEWER_WINS}
 """  # noqa: S608 # every word of it stands in this file
 
@@ -261,6 +271,7 @@ async def renew(conn: Connection, rows: Sequence[StateRow]) -> None:
             [row.signal_dbm for row in rows],
             [row.mains for row in rows],
             [row.firmware for row in rows],
+            [None] * len(rows),
             [None if row.fix is None else as_jsonb(row.fix) for row in rows],
             [row.fix_at for row in rows],
             [row.clock_skew_s for row in rows],

@@ -391,7 +391,8 @@ class CaseMachine(RuleBasedStateMachine):
         if self._trouble(press) is None:
             return self._expect_one(press, taken=taken)
         kinds = sorted(set(press.kinds))
-        return [self._expect_one(replace(press, kinds=(kind,)), taken=taken) for kind in kinds][0]
+        first, *_ = [self._expect_one(replace(press, kinds=(kind,)), taken=taken) for kind in kinds]
+        return first
 
     def _expect_one(self, press: Press, *, taken: bool) -> tuple[str, Case | None]:
         assert press.terminal is not None

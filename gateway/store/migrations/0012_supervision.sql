@@ -1,8 +1,12 @@
 -- Supervision: who should have been heard by now, what is wrong with a terminal, and what many have in common.
 
 -- The steady time of the last sign of life: no step of the wall clock moves it (see gateway/supervise/clock.py).
-ALTER TABLE terminal_state ADD heard_at timestamptz, ADD kept boolean NOT NULL DEFAULT false, ADD cell text;
-UPDATE terminal_state SET heard_at = seen_at;
+ALTER TABLE terminal_state ADD heard_at timestamptz, ADD kept boolean NOT NULL DEFAULT false, ADD cell text,
+    -- when each of these was said: reports that come in another order say the same in the end
+    ADD battery_pct_at timestamptz, ADD signal_dbm_at timestamptz, ADD mains_at timestamptz,
+    ADD firmware_at timestamptz, ADD cell_at timestamptz;
+UPDATE terminal_state SET heard_at = seen_at, battery_pct_at = status_at, signal_dbm_at = status_at,
+    mains_at = status_at, firmware_at = status_at;
 ALTER TABLE terminal_state ALTER heard_at SET NOT NULL;
 
 ALTER TABLE cases ADD begun_urgency integer NOT NULL DEFAULT 1;   -- 2 in the midst of an incident
