@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from random import Random
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from gateway.ingest.alarms import FILTERS as ALARM_FILTERS
 from gateway.ingest.alarms import AlarmLane
 from gateway.ingest.read_ahead import read_ahead
 from gateway.ingest.retention import keep_days
+from gateway.ingest.rollups import keep_rolled_up
 from gateway.ingest.telemetry import FILTERS as TELEMETRY_FILTERS
 from gateway.ingest.telemetry import TelemetryLane
 from gateway.keyring import Keyring
@@ -44,6 +46,7 @@ _TELEMETRY_PIECE = 2048
 """Bytes of telemetry that are read in one go, some ten reports: an alarm waits for that at every step of its way."""
 
 _TELEMETRY_LOCK = 0x74656C65
+_ROLLUP_LOCK = 0x726F6C6C
 
 
 def keyring_of(settings: Settings, *, create: bool = False) -> Keyring:
@@ -163,6 +166,9 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             proof_pool, Directory(keyring), file=settings.checkpoint_file, every_s=settings.checkpoint_every_s
         )
 
+        async def roll_up() -> None:
+            await keep_rolled_up(supervise_pool, days=timedelta(days=settings.telemetry_days), rng=rng)
+
         def quiet() -> bool:
             return not (alarms.storing or dispatcher.under_way)
 
@@ -180,6 +186,9 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             tasks.create_task(
                 _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, take_telemetry), rng),
                 name="telemetry",
+            )
+            tasks.create_task(
+                _restarted("rollups", lambda: elected(database, _ROLLUP_LOCK, roll_up), rng), name="rollups"
             )
             tasks.create_task(
                 _restarted("retention", lambda: keep_days(proof_pool, settings.telemetry_days, rng=rng), rng),

@@ -13,6 +13,8 @@ __all__ = ["CurvePoint", "TrackPoint", "curve", "terminal_uid", "track"]
 _ORIGIN = datetime(2020, 1, 1, tzinfo=UTC)
 """Where spells of any length begin to be counted."""
 
+_HOUR = timedelta(hours=1)
+
 Place = tuple[datetime, int, int]
 
 
@@ -91,13 +93,42 @@ async def track(
         return await cursor.fetchall()
 
 
+_ROLLED_UP = """
+    WITH changed AS (
+        SELECT bucket FROM rollup_wanted WHERE series = 'heartbeat' AND bucket >= %(begin)s AND bucket < %(end)s
+    ), hours AS (
+        SELECT hour, beats, battery_sum, battery_n, battery_min, signal_sum, signal_n, signal_min, mains
+        FROM heartbeat_hourly
+        WHERE terminal_uid = %(terminal)s AND hour >= %(begin)s AND hour < %(end)s
+          AND hour NOT IN (SELECT bucket FROM changed)
+        UNION ALL
+        SELECT bucket, h.* FROM changed CROSS JOIN LATERAL (
+            SELECT count(*), sum(battery_pct), count(battery_pct), min(battery_pct), sum(signal_dbm),
+                   count(signal_dbm), min(signal_dbm), bool_and(mains)
+            FROM heartbeat WHERE terminal_uid = %(terminal)s AND at >= bucket AND at < bucket + interval '1 hour'
+            HAVING count(*) > 0) AS h
+    )
+    SELECT date_bin(%(every)s, hour, %(origin)s) AS at, sum(beats)::bigint AS beats,
+           (sum(battery_sum) / nullif(sum(battery_n), 0))::float8 AS battery_pct, min(battery_min) AS battery_min_pct,
+           (sum(signal_sum) / nullif(sum(signal_n), 0))::float8 AS signal_dbm, min(signal_min) AS signal_min_dbm,
+           bool_and(mains) AS mains
+    FROM hours GROUP BY 1 ORDER BY 1 LIMIT %(limit)s
+"""
+
+
 async def curve(
     conn: Connection, terminal: UUID, *, begin: datetime, end: datetime, every: timedelta, limit: int
 ) -> list[CurvePoint]:
-    """Return what heartbeats said from `begin` until before `end`, by spells of `every`; empty ones are left out."""
+    """Return what heartbeats said from `begin` until before `end`, by spells of `every`; empty ones are left out.
+
+    Spells of whole hours come from what is rolled up, and only the hours that have changed since are counted anew.
+    """
+    whole = every % _HOUR == timedelta(0) and (begin - _ORIGIN) % _HOUR == timedelta(0) == (end - _ORIGIN) % _HOUR
     async with conn.cursor(row_factory=class_row(CurvePoint)) as cursor:
         await cursor.execute(
-            """
+            _ROLLED_UP
+            if whole
+            else """
             SELECT date_bin(%(every)s, at, %(origin)s) AS at, count(*) AS beats,
                    avg(battery_pct)::float8 AS battery_pct, min(battery_pct) AS battery_min_pct,
                    avg(signal_dbm)::float8 AS signal_dbm, min(signal_dbm) AS signal_min_dbm, bool_and(mains) AS mains

@@ -411,7 +411,8 @@ async def awake(conn: Connection, *, now: datetime, limit: int) -> list[WatchRow
                    w.silent_after, w.profile, w.since, w.state, w.state_since, w.memory, w.said, w.daily_at,
                    ARRAY(SELECT cause FROM trouble o WHERE o.terminal_uid = w.terminal_uid AND o.cleared_at IS NULL
                          ORDER BY cause) AS has,
-                   s.heard_at, s.kept, s.battery_pct_at AS battery_at, s.mains_at, s.battery_pct, s.signal_dbm, s.mains, s.firmware,
+                   s.heard_at, s.kept, s.battery_pct_at AS battery_at, s.mains_at, s.battery_pct, s.signal_dbm, s.mains,
+                   s.firmware,
                    s.clock_skew_s AS skew_s
             FROM watch w JOIN terminal t ON t.uid = w.terminal_uid
             LEFT JOIN assignment a ON a.terminal_uid = w.terminal_uid AND a.until IS NULL
@@ -436,9 +437,11 @@ async def daily(conn: Connection, terminals: Sequence[UUID], *, since: datetime)
                 SELECT coalesce(array_agg(day ORDER BY day), '{}') AS days,
                        coalesce(array_agg(battery ORDER BY day), '{}') AS battery,
                        coalesce(array_agg(signal ORDER BY day), '{}') AS signal
-                FROM (SELECT (at AT TIME ZONE 'UTC')::date AS day, avg(battery_pct)::float8 AS battery,
-                             avg(signal_dbm)::float8 AS signal
-                      FROM heartbeat WHERE terminal_uid = t.uid AND at >= %(since)s GROUP BY 1) AS by_day) AS days
+                FROM (SELECT (hour AT TIME ZONE 'UTC')::date AS day,
+                             (sum(battery_sum) / nullif(sum(battery_n), 0))::float8 AS battery,
+                             (sum(signal_sum) / nullif(sum(signal_n), 0))::float8 AS signal
+                      FROM heartbeat_hourly WHERE terminal_uid = t.uid AND hour >= %(since)s
+                      GROUP BY 1) AS by_day) AS days
             WHERE t.uid = ANY(%(terminals)s)
             """,
             {"since": since, "terminals": list(terminals)},

@@ -137,6 +137,8 @@ async def store_staged(conn: Connection, kinds: Collection[str]) -> None:
     for kind, insert in _INSERTS.items():
         if kind in kinds:
             await conn.execute(insert)
+    if {"heartbeat", "fix"}.intersection(kinds):
+        await conn.execute(_WANT_ROLLUPS)
     await conn.execute(_RENEW_STAGED)
     # A statement of its own, after the states are locked: who looks at one now sees the report, or is woken by it.
     await conn.execute(_WAKE_STAGED)
@@ -223,6 +225,15 @@ _RENEW_STAGED = f"""
     {_NEWER_WINS}
 """  # noqa: S608 # every word of it stands in this file
 
+# In the order of the buckets, so that two writers cannot block each other.
+_WANT_ROLLUPS = """
+    INSERT INTO rollup_wanted AS w (series, bucket)
+    SELECT DISTINCT kind,
+           date_bin(CASE kind WHEN 'fix' THEN interval '1 day' ELSE interval '1 hour' END, at, '2020-01-01Z')
+    FROM staged WHERE kind IN ('heartbeat', 'fix') ORDER BY 1, 2
+    ON CONFLICT (series, bucket) DO UPDATE SET changes = w.changes + 1
+"""
+
 _TRIPPED = """
     NOT w.calm
     OR (s.battery_pct IS NOT NULL
@@ -248,7 +259,8 @@ _RENEW = f"""
            skew_s
     FROM unnest(%b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[], %b::int2[],
                 %b::int2[], %b::bool[], %b::text[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
-         AS told (uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains, firmware, cell, fix, fix_at, skew_s)
+         AS told (uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains, firmware, cell, fix, fix_at,
+                  skew_s)
     {_NEWER_WINS}
 """  # noqa: S608 # every word of it stands in this file
 

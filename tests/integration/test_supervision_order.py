@@ -1,10 +1,10 @@
-"""However reports are late, doubled, mixed up and cut into batches, and whoever dies meanwhile: supervision comes to the
-same as if each had come by itself and in its order."""
+"""However reports are late, doubled, mixed up and cut into batches, and whoever dies meanwhile: supervision comes to
+the same as if each had come by itself and in its order."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from gateway.keyring import Keyring
 from gateway.service.apply_site import apply_site
@@ -61,7 +62,7 @@ def courses(draw: st.DrawFn) -> list[Window]:
     number = draw(st.integers(3, 14))
     course = []
     rng = draw(st.randoms(use_true_random=False))
-    quiet = {name: 0 for name in NAMES}
+    quiet = dict.fromkeys(NAMES, 0)
     for window in range(number):
         beats = []
         for name in NAMES:
@@ -122,7 +123,8 @@ async def _run(database: str, directory: Directory, course: list[Window], *, dis
                     await district.sweep()
             await district.sweep()
         watches = await district.rows(
-            "SELECT public_id, state, state_since, memory FROM watch w JOIN terminal t ON t.uid = w.terminal_uid ORDER BY 1"
+            "SELECT public_id, state, state_since, memory FROM watch w JOIN terminal t ON t.uid = w.terminal_uid "
+            "ORDER BY 1"
         )
         troubles = await district.rows(
             "SELECT public_id, cause, since, found_at, cleared_at FROM trouble o JOIN terminal t "
@@ -137,11 +139,11 @@ async def _run(database: str, directory: Directory, course: list[Window], *, dis
 @contextmanager
 def _copy(server: str, template: str, name: str) -> Iterator[str]:
     with psycopg.connect(server.replace("/onekey?", "/postgres?"), autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template))))
         try:
             yield server.replace("/onekey?", f"/{name}?")
         finally:
-            conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ def plant(server: str, keyring: Keyring) -> Iterator[str]:
         yield "order_plant"
 
 
-def test_any_order_comes_to_the_same(server: str, keyring: Keyring, plant: str, request: pytest.FixtureRequest) -> None:
+def test_any_order_comes_to_the_same(server: str, keyring: Keyring, plant: str) -> None:
     runs = 0
 
     # Shrinking would take hours: each try makes two databases.
@@ -182,5 +184,4 @@ def test_any_order_comes_to_the_same(server: str, keyring: Keyring, plant: str, 
         assert sorted(map(str, set(map(str, results[0])) ^ set(map(str, results[1])))) == []
         assert results[0] == results[1]
 
-    del request
     play()

@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gateway.ingest.rollups import roll_up_changes
 from gateway.keyring import Keyring
 from gateway.service.apply_site import apply_site
 from gateway.service.read_series import read_curve, read_track
@@ -155,6 +156,21 @@ async def test_series_on_timescale_count_once_are_read_compressed_and_forgotten(
     assert await seen() == ([32.0, 32.01, 32.02], [(30, 88), (30, 85)])
     await store_reports(pool, directory, beats(0), worker=None)  # late, into what is compressed
     assert await _one(pool, "SELECT count(*) FROM heartbeat") == 120
+
+    # Rolled up by a continuous aggregate, and again when more comes late.
+    hour = NOON.replace(tzinfo=UTC)
+    assert await roll_up_changes(pool, now=datetime.now(UTC)) >= 2
+    rolled = "SELECT sum(beats)::int FROM heartbeat_hourly"
+    assert await _one(pool, rolled) == 120
+    late = Told(BOX, hour, HeartbeatReport(v=1, boot=1, seq=777, at=hour + timedelta(seconds=30), battery_pct=5))
+    await store_reports(pool, directory, [late, *beats(0)], worker=None)
+    points = await read_curve(pool, BOX, begin=hour, end=hour + timedelta(hours=1), every=timedelta(hours=1))
+    assert [(one.beats, one.battery_min_pct) for one in points] == [(61, 5)]
+    assert await _one(pool, rolled) == 120
+    assert await roll_up_changes(pool, now=datetime.now(UTC)) >= 1
+    assert await _one(pool, rolled) == 121
+    async with pool.connection() as conn:
+        await conn.execute("DELETE FROM heartbeat WHERE seq = 777")
 
     async with pool.connection() as conn:
         assert await telemetry.forget_before(conn, today - timedelta(days=3)) is None
