@@ -107,7 +107,8 @@ class HeartbeatReport(Report):
     """The terminal is alive (R24).
 
     Publish to ``okc/v1/{terminal}/up/heartbeat`` with QoS 0 or 1, as often as was agreed for the terminal. When none
-    comes for too long, somebody looks after it.
+    comes for too long, somebody looks after it. What could not be sent in time goes as a JSON array of up to 500
+    heartbeats, oldest first, each with its ``at``; positions and events may be sent together in the same way.
     """
 
     model_config = ConfigDict(

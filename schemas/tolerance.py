@@ -16,13 +16,26 @@ from datetime import datetime
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 
 from schemas.reports import AlarmReport, EventReport, Fix, FixReport, HeartbeatReport, Kind, ResultReport
 
-__all__ = ["MAX_BYTES", "ReadAlarm", "ReadReport", "Unreadable", "read_alarm", "read_report"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_REPORTS",
+    "ReadAlarm",
+    "ReadReport",
+    "Unreadable",
+    "read_alarm",
+    "read_report",
+    "read_reports",
+]
 
 MAX_BYTES = 256 * 1024
 """Longest payload that is looked at."""
+
+MAX_REPORTS = 500
+"""Most reports in one message."""
 
 _MAX_KINDS = 32
 _MAX_KIND_CHARS = 64
@@ -92,6 +105,29 @@ def read_report(kind: str, payload: bytes) -> ReadReport | Unreadable:
         return model.model_validate_json(payload)
     except ValidationError as exc:
         return Unreadable(_faults(exc))
+
+
+def read_reports(kind: str, payload: bytes) -> list[tuple[ReadReport | Unreadable, bytes]]:
+    """Read what a terminal has to report on a topic: one report, or several as a JSON array, oldest first.
+
+    Each of several is read by itself: one that breaks its contract takes no other with it. With every result comes its
+    part of the payload. An array that is no JSON, or too long, is unreadable as a whole.
+    """
+    if not payload.lstrip(_BLANK.encode()).startswith(b"["):
+        return [(read_report(kind, payload), payload)]
+    if len(payload) > MAX_BYTES:
+        return [(Unreadable(_too_long(payload)), payload)]
+    try:
+        members = from_json(payload, cache_strings="keys")
+    except ValueError as exc:
+        return [(Unreadable(f"not JSON: {str(exc)[:_MAX_SHOWN_CHARS]}"), payload)]
+    if not 0 < len(members) <= MAX_REPORTS:
+        return [(Unreadable(f"{len(members)} reports in one message: 1 to {MAX_REPORTS} may be"), payload)]
+    found = []
+    for member in members:
+        part = to_json(member)
+        found.append((read_report(kind, part), part))
+    return found
 
 
 def read_alarm(payload: bytes) -> ReadAlarm | Unreadable:

@@ -1,4 +1,4 @@
-"""``onekey bench supervise``: is every silence found in time, and no other, while the gateway is killed again and again?
+"""``onekey bench supervise``: is every silence found in time, and no other, while the gateway is killed repeatedly?
 
 A hundred thousand terminals report at mixed intervals to a gateway of its own, on the real clock. Some fall silent,
 some only nearly; many come back. Meanwhile the gateway is killed three times with signal 9, and the wall clock of

@@ -14,6 +14,8 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from gateway.domain.wellbeing import Care, Signs, astray, inactive
+
 __all__ = [
     "CANNOT_CALL",
     "Cause",
@@ -53,7 +55,7 @@ class Presence(StrEnum):
 
 
 class Cause(StrEnum):
-    """What can be wrong with a terminal; each is a case of its own."""
+    """What can be wrong with a terminal, or with the person who has it; each is a case of its own."""
 
     OFFLINE = "offline"
     LOW_BATTERY = "low_battery"
@@ -67,6 +69,8 @@ class Cause(StrEnum):
     NOT_TESTED = "not_tested"
     NEVER_PRESSED = "never_pressed"
     FIRMWARE_OLD = "firmware_old"
+    WANDER = "wander"
+    INACTIVITY = "inactivity"
 
 
 _CONFIRMED = (Cause.SIGNAL_WEAK, Cause.CLOCK_WRONG)
@@ -176,6 +180,8 @@ class Observed:
     last_press: datetime | None = None
     battery_curve: Sequence[tuple[date, float]] = ()
     signal_curve: Sequence[tuple[date, float]] = ()
+    care: Care | None = None
+    signs: Signs | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,13 +254,16 @@ def look(
         for name in _CONFIRMED:
             kept.pop(name, None)
         detail = {"allowed_s": round(profile.silent_after.total_seconds())}
-        lost = (Trouble(Cause.OFFLINE, silent_at, detail),) if state is Presence.OFFLINE else ()
+        lost = {Cause.OFFLINE: Trouble(Cause.OFFLINE, silent_at, detail)} if state is Presence.OFFLINE else {}
+        # Time passes for the person all the same: nobody has seen them for so long.
+        person_at = _person(seen, has, kept, lost, now)
+        judged = {Cause.OFFLINE, Cause.INACTIVITY, Cause.WANDER}
         return Look(
             state=state,
-            opened=() if Cause.OFFLINE in has else lost,
-            cleared=() if lost or Cause.OFFLINE not in has else (Cause.OFFLINE,),
+            opened=tuple(one for cause, one in lost.items() if cause not in has),
+            cleared=tuple(cause for cause in has if cause in judged and cause not in lost),
             memory=kept,
-            look_at=daily_at if next_at is None else min(next_at, daily_at),
+            look_at=min(at for at in (next_at, person_at, daily_at) if at is not None),
             daily_at=daily_at,
             calm=False,
             wires=Wires(),
@@ -267,15 +276,16 @@ def look(
     skew_wire, skew_at = _clock(profile, seen, has, kept, wrong, now)
     _told(profile, seen, wrong, now)
     days = _slow(profile, seen, has, kept, wrong, now)
+    person_at = _person(seen, has, kept, wrong, now)
     confirming = [at for at in (signal_at, skew_at) if at is not None]
     return Look(
         state=state,
         opened=tuple(one for cause, one in wrong.items() if cause not in has),
         cleared=tuple(cause for cause in has if cause not in wrong),
         memory=kept,
-        look_at=min(at for at in (next_at, *confirming, daily_at) if at is not None),
+        look_at=min(at for at in (next_at, *confirming, person_at, daily_at) if at is not None),
         daily_at=daily_at,
-        calm=state is Presence.ONLINE and not confirming,
+        calm=state is Presence.ONLINE and not confirming and seen.care is None,
         wires=Wires(battery=battery_wire, signal=signal_wire, skew=skew_wire, mains=seen.mains, firmware=seen.firmware),
         battery_days=days,
     )
@@ -431,6 +441,22 @@ def _told(profile: Profile, seen: Observed, wrong: dict[Cause, Trouble], now: da
         wrong[Cause.SIM_UNPAID] = Trouble(Cause.SIM_UNPAID, now, {"balance": left})
     elif until is not None and now.date() > until - _SIM_WARNS:
         wrong[Cause.SIM_UNPAID] = Trouble(Cause.SIM_UNPAID, now, {"paid_until": until.isoformat()})
+
+
+def _person(
+    seen: Observed, has: Collection[Cause], memory: dict[str, Any], wrong: dict[Cause, Trouble], now: datetime
+) -> datetime | None:
+    """Judge how the person is, where a household has asked for that; returns when time changes it."""
+    if seen.care is None or seen.signs is None:
+        return None
+    where, astray_at = astray(seen.care.fences, seen.signs, memory, before=Cause.WANDER in has)
+    if where is not None:
+        wrong[Cause.WANDER] = Trouble(Cause.WANDER, now, where)
+    silence, silent_at = inactive(seen.care, seen.signs)
+    if silence is not None:
+        wrong[Cause.INACTIVITY] = Trouble(Cause.INACTIVITY, now, silence)
+    due = [at for at in (astray_at, silent_at) if at is not None]
+    return now + (min(due) - seen.signs.now) if due else None
 
 
 def _day(value: object) -> date | None:

@@ -1,4 +1,4 @@
-"""Rollups by the clock: every hour of heartbeats and every day of positions once it is over, and again when it changes."""
+"""Rollups by the clock: each hour of heartbeats and day of positions once it is over, and again when it changes."""
 
 import asyncio
 import logging

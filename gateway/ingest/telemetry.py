@@ -26,7 +26,7 @@ from gateway.store.pool import Pool, is_data_error
 from protocols.errors import FrameError
 from protocols.okc import Up, echo_topics, parse_up, up_filter
 from schemas.reports import EventReport, ResultReport
-from schemas.tolerance import Unreadable, read_report
+from schemas.tolerance import Unreadable, read_reports
 
 __all__ = ["FILTERS", "TelemetryLane"]
 
@@ -70,7 +70,7 @@ class TelemetryLane:
         self._clock = SteadyClock() if clock is None else clock
         self._heard = heard
         self._largest = largest
-        self._queue: asyncio.Queue[tuple[Delivery, Told | Misread | None]] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Delivery, Sequence[Told | Misread]]] = asyncio.Queue()
 
     async def run(self) -> None:
         """Handle telemetry until cancelled."""
@@ -84,7 +84,7 @@ class TelemetryLane:
             DROPPED.inc()
             return
         if delivery.topic in _ECHOES:
-            self._queue.put_nowait((delivery, None))
+            self._queue.put_nowait((delivery, ()))
             return
         # Read one by one, as they come: two thousand at once would be a long while in which no alarm gets its turn.
         self._queue.put_nowait((delivery, self._read(delivery)))
@@ -94,23 +94,26 @@ class TelemetryLane:
             batch = [await self._queue.get()]
             if self._queue.qsize() < self._largest // 4:
                 await asyncio.sleep(_LINGER_S if self._largest > 1 else 0)  # lets a batch gather: it is in no hurry
-            while len(batch) < self._largest and not self._queue.empty():
+            size = len(batch[0][1])
+            while size < self._largest and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
+                size += len(batch[-1][1]) or 1
             with TELEMETRY_BATCH.time():
                 await self._store(batch)
             self._link.acknowledge_all(delivery for delivery, _ in batch)
-            for delivery, report in batch:
-                if report is None:
+            for delivery, reports in batch:
+                if not reports:
                     self._heard(delivery.topic, delivery.payload)
 
-    async def _store(self, batch: Sequence[tuple[Delivery, Told | Misread | None]]) -> None:
+    async def _store(self, batch: Sequence[tuple[Delivery, Sequence[Told | Misread]]]) -> None:
         told: list[tuple[Delivery, Told]] = []
-        for delivery, report in batch:
-            if isinstance(report, Told):
-                told.append((delivery, report))
-            elif report is not None:
-                QUARANTINED.labels("telemetry").inc()
-                await self._patiently_keep(report)
+        for delivery, reports in batch:
+            for report in reports:
+                if isinstance(report, Told):
+                    told.append((delivery, report))
+                else:
+                    QUARANTINED.labels("telemetry").inc()
+                    await self._patiently_keep(report)
         for kind, count in Counter(one.kind for _, one in told).items():
             TELEMETRY.labels(kind).inc(count)
         if told:
@@ -121,33 +124,36 @@ class TelemetryLane:
             ):
                 await self._patiently_note(one)
 
-    def _read(self, delivery: Delivery) -> Told | Misread:
+    def _read(self, delivery: Delivery) -> list[Told | Misread]:
         terminal: str | None = None
         try:
             terminal, kind = parse_up(delivery.topic)
-            report = read_report(kind.value, delivery.payload)
+            reports = read_reports(kind.value, delivery.payload)
         except FrameError as exc:
-            return self._misread(delivery, terminal, str(exc))
+            return [self._misread(delivery, terminal, str(exc))]
         except Exception as exc:  # noqa: BLE001 # it would wait for ever, and every acknowledgement behind it (D12)
             _log.exception("a report could not be read")
-            return self._misread(delivery, terminal, f"the gateway failed on it ({type(exc).__name__})")
-        if isinstance(report, Unreadable):
-            return self._misread(delivery, terminal, report.reason)
-        return Told(
-            terminal,
-            delivery.received_at,
-            report,
-            heard_at=self._clock.at(delivery.received_mono),
-            kept=delivery.qos > 0,
-            late=delivery.stored,
-        )
+            return [self._misread(delivery, terminal, f"the gateway failed on it ({type(exc).__name__})")]
+        heard_at = self._clock.at(delivery.received_mono)
+        found: list[Told | Misread] = []
+        for number, (report, part) in enumerate(reports, start=1):
+            if isinstance(report, Unreadable):
+                found.append(self._misread(delivery, terminal, report.reason, payload=part))
+                continue
+            # Of several in one message all but the last had been kept back: they say nothing about the clock.
+            kept_back = delivery.stored or number < len(reports)
+            kept = delivery.qos > 0
+            found.append(Told(terminal, delivery.received_at, report, heard_at=heard_at, kept=kept, late=kept_back))
+        return found
 
-    def _misread(self, delivery: Delivery, terminal: str | None, reason: str) -> Misread:
+    def _misread(
+        self, delivery: Delivery, terminal: str | None, reason: str, *, payload: bytes | None = None
+    ) -> Misread:
         return Misread(
             transport=_TRANSPORT,
             topic=delivery.topic,
             terminal=terminal,
-            payload=delivery.payload,
+            payload=delivery.payload if payload is None else payload,
             received_at=delivery.received_at,
             reason=reason,
         )

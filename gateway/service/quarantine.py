@@ -15,7 +15,7 @@ from gateway.store.pool import Connection, Pool
 from gateway.store.quarantine import Kept
 from protocols.errors import FrameError
 from protocols.okc import Up, parse_up
-from schemas.tolerance import ReadAlarm, Unreadable, read_alarm, read_report
+from schemas.tolerance import ReadAlarm, Unreadable, read_alarm, read_reports
 
 __all__ = ["Misread", "ReplayResult", "dismiss", "keep", "keep_alarm", "press_of", "replay"]
 
@@ -156,11 +156,12 @@ async def _replay(conn: Connection, directory: Directory, kept: Kept) -> ReplayR
     except FrameError as exc:
         raise StateConflict(f"Message {kept.id} still cannot be read: {exc}.") from exc
     if kind is not Up.ALARM:
-        report = read_report(kind.value, kept.payload)
-        if isinstance(report, Unreadable):
-            raise StateConflict(f"Message {kept.id} still cannot be read: {report.reason}.")
-        told = Told(terminal, kept.received_at, report)
-        await store_reports_in(conn, directory, [told], worker=None)
+        told = []
+        for report, _ in read_reports(kind.value, kept.payload):
+            if isinstance(report, Unreadable):
+                raise StateConflict(f"Message {kept.id} still cannot be read: {report.reason}.")
+            told.append(Told(terminal, kept.received_at, report, late=True))
+        await store_reports_in(conn, directory, told, worker=None)
         return ReplayResult(state="replayed", case_id=None, detail=f"{kind.value} stored")
     alarm = read_alarm(kept.payload)
     if isinstance(alarm, Unreadable):
