@@ -77,7 +77,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         notify_pool = await stack.enter_async_context(open_pool(database, name="notify", size=4))
         procedure_pool = await stack.enter_async_context(open_pool(database, name="procedures", size=2))
         proof_pool = await stack.enter_async_context(open_pool(database, name="proof", size=1))
-        supervise_pool = await stack.enter_async_context(open_pool(database, name="supervise", size=2, wide=True))
+        supervise_pool = await stack.enter_async_context(open_pool(database, name="supervise", size=4, wide=True))
         telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
 
         alarm_link = MqttLink(settings.broker, client_id=f"~alarms-{settings.replica}", filters=ALARM_FILTERS)

@@ -561,11 +561,11 @@ _TROUBLE = """
 
 
 async def uncased(conn: Connection, *, limit: int) -> list[TroubleRow]:
-    """Lock and return troubles that nobody has been told of: in no case, and in no incident."""
+    """Return troubles that nobody has been told of: in no case, and in no incident."""
     async with conn.cursor(row_factory=class_row(TroubleRow)) as cursor:
         await cursor.execute(
             f"{_TROUBLE} WHERE NOT case_over AND case_id IS NULL AND incident_id IS NULL AND cleared_at IS NULL "
-            "ORDER BY o.id LIMIT %s FOR NO KEY UPDATE OF o SKIP LOCKED",
+            "ORDER BY o.id LIMIT %s",
             (limit,),
         )
         return await cursor.fetchall()
@@ -583,9 +583,9 @@ async def unsettled(conn: Connection, *, limit: int) -> list[TroubleRow]:
 
 
 async def cased(conn: Connection, cases: Mapping[int, UUID]) -> None:
-    """Note in which case each trouble is."""
+    """Note in which case each trouble is; one that is over meanwhile has a case to be closed."""
     await conn.execute(
-        "UPDATE trouble SET case_id = new.case_id FROM unnest(%b::bigint[], %b::uuid[]) AS new (id, case_id) "
+        "UPDATE trouble SET case_id = new.case_id, case_over = false FROM unnest(%b::bigint[], %b::uuid[]) AS new (id, case_id) "
         "WHERE trouble.id = new.id",
         (list(cases), list(cases.values())),
     )

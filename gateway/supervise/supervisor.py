@@ -6,7 +6,7 @@ One gateway at a time does this: the one that stores the telemetry, since only t
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import psycopg
@@ -18,7 +18,7 @@ from gateway.service.supervise import sweep
 from gateway.service.troubles import gather_incidents, settle_incidents, settle_troubles, tell_troubles
 from gateway.store import supervision
 from gateway.store.directory import Directory
-from gateway.store.pool import Pool
+from gateway.store.pool import Pool, is_data_error
 from gateway.supervise.hearing import Hearing, Moved
 
 __all__ = ["Supervisor"]
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
 _HEARD_WITHIN_S = 0.3
-_ROUND_S = 1.0
-"""How long troubles are told at a stretch before it is looked again."""
+_GATHER_EVERY_S = 10.0
+"""How often it is looked for incidents that are over while no trouble is new."""
 
 
 class Supervisor:
@@ -51,6 +51,8 @@ class Supervisor:
         self._clock = clock
         self._hearing = hearing
         self._wall = wall
+        self._found = False
+        self._gathered_s = 0.0
 
     async def resume(self) -> None:
         """Go on where another process stopped: with its clock, and from its horizon."""
@@ -61,12 +63,23 @@ class Supervisor:
 
     async def run(self) -> None:
         """Supervise until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._every_second(self._round), name="supervisor-look")
+            # Apart from looking: who is told of one loss must not keep the next one from being found.
+            tasks.create_task(self._every_second(self._tell), name="supervisor-tell")
+
+    async def _every_second(self, act: Callable[[], Awaitable[None]]) -> None:
         while True:
             began_s = time.monotonic()
             try:
-                await self._round()
+                await act()
             except psycopg.Error as exc:
-                _log.warning("cannot supervise now: %s %s", type(exc).__name__, exc.sqlstate)
+                if is_data_error(exc):
+                    _log.exception("a part of supervision failed")
+                else:
+                    _log.warning("cannot supervise now: %s %s", type(exc).__name__, exc.sqlstate)
+            except Exception:  # noqa: BLE001 # one terminal that we fail on must not end the supervision of all others
+                _log.exception("a part of supervision failed")
             await asyncio.sleep(max(0.05, _EVERY_S - (time.monotonic() - began_s)))
 
     async def _round(self) -> None:
@@ -75,7 +88,6 @@ class Supervisor:
         moved = self._hearing.move()
         if moved is not None:
             await self._look(moved)
-        await self._tell()
 
     async def _say(self) -> None:
         try:
@@ -108,13 +120,15 @@ class Supervisor:
             SUPERVISED.labels("looked at").inc(swept.looked_at)
             SUPERVISED.labels("opened").inc(swept.opened)
             SUPERVISED.labels("cleared").inc(swept.cleared)
+            self._found = self._found or swept.opened > 0
             more = swept.more
 
     async def _tell(self) -> None:
-        began_s = time.monotonic()
-        await gather_incidents(self._pool)
+        if self._found or time.monotonic() - self._gathered_s > _GATHER_EVERY_S:
+            self._found, self._gathered_s = False, time.monotonic()
+            await gather_incidents(self._pool)
         await settle_incidents(self._pool, self._directory)
-        while time.monotonic() - began_s < _ROUND_S:
+        while True:
             told = await tell_troubles(self._pool, self._directory)
             settled = await settle_troubles(self._pool, self._directory)
             if not told and not settled:
