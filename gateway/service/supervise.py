@@ -10,8 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from gateway.domain import keys
-from gateway.domain.kinds import TECHNICAL
 from gateway.domain.supervision import Cause, Deafness, Observed, Presence, Profile, Said, look
 from gateway.store import events, supervision
 from gateway.store.events import NewEvent
@@ -63,11 +61,8 @@ async def sweep(pool: Pool, *, now: datetime, shift: timedelta = timedelta(0), l
 
 async def _look(conn: Connection, found: Sequence[WatchRow], *, now: datetime, shift: timedelta) -> tuple[int, int]:
     deafness = _deafness(await supervision.hearing(conn))
-    own = {
-        keys.trouble_subject(row.terminal, kind): (row.terminal, kind) for row in found for kind in sorted(TECHNICAL)
-    }
     raised: dict[str, list[OpenCase]] = {}
-    for case in await supervision.open_technical(conn, own):
+    for case in await supervision.raised_by(conn, [row.terminal for row in found]):
         raised.setdefault(case.terminal, []).append(case)
     due = [row.terminal_uid for row in found if row.daily_at <= now]
     daily = await supervision.daily(conn, due, since=now - _CURVE) if due else {}

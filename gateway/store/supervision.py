@@ -44,6 +44,7 @@ __all__ = [
     "open_technical",
     "over",
     "postpone",
+    "raised_by",
     "recase",
     "silent_share",
     "start_incident",
@@ -344,18 +345,8 @@ async def keep_hearing(conn: Connection, *, horizon: datetime, boot: str, uptime
 
 
 async def hear_again(conn: Connection, begin: datetime, end: datetime, *, total: bool) -> None:
-    """Note a time in which nobody listened. Terminals that had not been heard since the one before keep its grace."""
-    await conn.execute(
-        """
-        UPDATE hearing SET deaf_from = %(begin)s, deaf_until = %(end)s, deaf_total = %(total)s
-        """,
-        {"begin": begin, "end": end, "total": total},
-    )
-    await conn.execute(
-        # Whoever is late or nearly so has the right to a new judgement now.
-        "UPDATE watch SET calm = false, look_at = least(look_at, %s) WHERE calm AND look_at < %s",
-        (end, end),
-    )
+    """Note a time in which nobody listened."""
+    await conn.execute("UPDATE hearing SET deaf_from = %s, deaf_until = %s, deaf_total = %s", (begin, end, total))
 
 
 async def silent_share(conn: Connection, *, since: datetime, now: datetime) -> tuple[int, int]:
@@ -463,6 +454,22 @@ async def open_technical(conn: Connection, subjects: Mapping[str, tuple[str, str
     return [
         OpenCase(terminal=subjects[subject][0], kind=subjects[subject][1], case_id=case, raised_at=at)
         for subject, case, at in await cursor.fetchall()
+    ]
+
+
+async def raised_by(conn: Connection, terminals: Sequence[str]) -> list[OpenCase]:
+    """Return the open technical cases of terminals."""
+    cursor = await conn.execute(
+        """
+        SELECT c.terminal_id, c.kinds[1], c.id,
+               (SELECT max(received_at) FROM alarm a WHERE a.case_id = c.id AND a.transport <> 'supervision')
+        FROM cases c WHERE c.class = 'technical' AND c.state = 'open' AND c.terminal_id = ANY(%b)
+        """,
+        (list(terminals),),
+    )
+    return [
+        OpenCase(terminal=terminal, kind=kind, case_id=case, raised_at=at)
+        for terminal, kind, case, at in await cursor.fetchall()
     ]
 
 
@@ -585,8 +592,8 @@ async def unsettled(conn: Connection, *, limit: int) -> list[TroubleRow]:
 async def cased(conn: Connection, cases: Mapping[int, UUID]) -> None:
     """Note in which case each trouble is; one that is over meanwhile has a case to be closed."""
     await conn.execute(
-        "UPDATE trouble SET case_id = new.case_id, case_over = false FROM unnest(%b::bigint[], %b::uuid[]) AS new (id, case_id) "
-        "WHERE trouble.id = new.id",
+        "UPDATE trouble SET case_id = new.case_id, case_over = false "
+        "FROM unnest(%b::bigint[], %b::uuid[]) AS new (id, case_id) WHERE trouble.id = new.id",
         (list(cases), list(cases.values())),
     )
 

@@ -11,6 +11,8 @@ ALTER TABLE terminal_state ALTER heard_at SET NOT NULL;
 
 ALTER TABLE cases ADD begun_urgency integer NOT NULL DEFAULT 1;   -- 2 in the midst of an incident
 
+CREATE INDEX cases_open_technical ON cases (terminal_id) WHERE class = 'technical' AND state = 'open';
+
 CREATE TABLE watch (                                 -- one row per terminal that is supervised or was
     terminal_uid uuid PRIMARY KEY REFERENCES terminal,
     -- its profile, from its model and its settings
