@@ -29,6 +29,7 @@ from api.routes import (
     quarantine,
     series,
     stream,
+    supervision,
     tasks,
     work_orders,
 )
@@ -88,7 +89,7 @@ def _assembled(lifespan: Any | None) -> FastAPI:
     )
     for module in (
         *(health, cases, legs, tasks, work_orders, operators, figures),
-        *(drills, commands, journal, stream, directory, series, quarantine, findings, metrics, link),
+        *(drills, commands, journal, stream, directory, series, supervision, quarantine, findings, metrics, link),
     ):
         app.include_router(module.router)
 

@@ -6,8 +6,6 @@ import contextlib
 import itertools
 import json
 import signal
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +16,7 @@ from rich.markup import escape
 from gateway.app import keyring_of
 from gateway.app import run as run_gateway
 from gateway.audit_commands import audit
-from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table, sparkline
+from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
 from gateway.config import Settings
 from gateway.domain.case import NotFound
 from gateway.garbage import in_small_pieces
@@ -26,15 +24,11 @@ from gateway.links.mqtt import Delivery, MqttLink
 from gateway.logs import set_up
 from gateway.service import apply_site as sites
 from gateway.service import quarantine as quarantines
-from gateway.service.read_series import read_curve, read_terminal
-from gateway.service.test_windows import open_window
 from gateway.site.load import LoadedSite, Problem, SiteFileError, load
 from gateway.store import quarantine
 from gateway.store.directory import Directory
 from gateway.store.migrate import migrate as run_migrations
 from gateway.store.pool import open_pool
-from gateway.store.queries import TerminalLine
-from gateway.store.series import CurvePoint
 
 __all__ = ["register"]
 
@@ -53,7 +47,6 @@ def register(app: typer.Typer) -> None:
         ("site", _site),
         ("broker", _broker),
         ("quarantine", _quarantine),
-        ("terminal", _terminal),
     ):
         app.add_typer(group, name=name)
 
@@ -394,63 +387,3 @@ def dismiss_quarantine(ctx: typer.Context, number: int) -> None:
 
     asynchronous(work())
     out.print(f"dismissed {number}", highlight=False)
-
-
-# ---------------------------------------------------------------- terminals
-
-_SPARKS = 60
-_terminal = typer.Typer(no_args_is_help=True, help="Terminals.")
-
-
-@_terminal.command("show")
-def show_terminal(
-    ctx: typer.Context,
-    terminal: str,
-    hours: Annotated[int, typer.Option(min=1, max=24 * 366, help="How far back to look.")] = 24,
-    as_json: Json = False,
-) -> None:
-    """Show the newest state of a terminal, and how its battery and signal went."""
-    settings = settings_of(ctx)
-    end = datetime.now(UTC)
-    every = timedelta(hours=hours) / _SPARKS
-
-    async def work() -> tuple[TerminalLine, list[CurvePoint]]:
-        async with open_pool(settings.database_url, name="cli", size=1) as pool:
-            line = await read_terminal(pool, terminal)
-            return line, await read_curve(pool, terminal, begin=end - timedelta(hours=hours), end=end, every=every)
-
-    line, curve = asynchronous(work())
-    if as_json:
-        show_json({"state": asdict(line), "curve": [asdict(point) for point in curve]})
-        return
-    for name, value in asdict(line).items():
-        if name not in ("fix", "silent_s") and value is not None:
-            out.print(f"{name:>14}  {value}", highlight=False)
-    begin = end - timedelta(hours=hours)
-    for name, values in (
-        ("battery_pct", [(point.at, point.battery_pct) for point in curve]),
-        ("signal_dbm", [(point.at, point.signal_dbm) for point in curve]),
-        ("beats", [(point.at, float(point.beats)) for point in curve]),
-    ):
-        known = [value for _, value in values if value is not None]
-        if known:
-            drawn = sparkline([((at - begin) / every, value) for at, value in values if value is not None], _SPARKS)
-            out.print(f"{name:>14}  {drawn}  {min(known):.0f} to {max(known):.0f}", highlight=False)
-
-
-@_terminal.command("test-window")
-def open_test_window(
-    ctx: typer.Context,
-    terminal: str,
-    minutes: Annotated[int, typer.Option(min=1, max=1440, help="How long test presses are believed.")] = 15,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "commissioning",
-) -> None:
-    """Believe the test flag of a terminal for some minutes. A press without the flag stays real."""
-    settings = settings_of(ctx)
-
-    async def work() -> None:
-        async with open_pool(settings.database_url, name="cli", size=1) as pool:
-            await open_window(pool, terminal, minutes=minutes, reason=reason, by="cli")
-
-    asynchronous(work())
-    out.print(f"test presses of {terminal} are believed for {minutes} minutes", highlight=False)

@@ -474,6 +474,17 @@ class TerminalOut(Out):
     clock_skew_s: Annotated[
         float | None, Field(description="By how much its clock is ahead of ours.", json_schema_extra={"unit": "s"})
     ] = None
+    state: Annotated[
+        Literal["never_seen", "online", "late", "offline", "back"] | None,
+        Field(description="back: heard again after a loss, not yet for as long as it may be silent."),
+    ] = None
+    state_since: UtcDatetime | None = None
+    battery_days: Annotated[
+        float | None, Field(description="Forecast: days until the battery is empty.", json_schema_extra={"unit": "d"})
+    ] = None
+    troubles: Annotated[list[str], Field(description="What is wrong with it now, see /v1/troubles.")] = Field(
+        default_factory=list
+    )
 
 
 class TestWindowOut(Out):

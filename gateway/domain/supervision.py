@@ -95,6 +95,8 @@ class Profile:
         sim_balance: Yuan that must be left on its SIM.
         sim_paid_until: Last day for which its SIM is paid, where nobody can ask the network.
         firmware: Oldest version that is good enough.
+        track_s: How often it reports its place while an emergency is open; None: as always.
+        fix_s: How often it does otherwise.
     """
 
     silent_after: timedelta = timedelta(hours=1)
@@ -107,6 +109,8 @@ class Profile:
     sim_balance: float = 10.0
     sim_paid_until: date | None = None
     firmware: str | None = None
+    track_s: int | None = None
+    fix_s: int = 600
 
     @property
     def late_after(self) -> timedelta:

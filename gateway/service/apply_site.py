@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from gateway.domain.case import DomainError
 from gateway.keyring import DataKey, ErasedKey, Keyring
-from gateway.site.model import MqttEntry, Site, TerminalEntry, areas_of, to_address, to_channel
+from gateway.site.model import MqttEntry, Site, TerminalEntry, areas_of, care_of, to_address, to_channel
 from gateway.site.supervision import SHIPPED_PLANS, profile_of
 from gateway.store import queries, supervision
 from gateway.store.pool import Connection, Pool
@@ -116,6 +116,7 @@ def _definitions(site: Site, keyring: Keyring) -> dict[Ref, Definition]:
             "terminals": list(household.terminals),
             "district": site.district,
             "feeder": household.feeder,
+            "care": care_of(household),
         }
         for position, person in enumerate(household.persons):
             record = person.model_dump(mode="json")
@@ -430,8 +431,10 @@ class _Writer:
         homes = [change.id for change in changes if change.action in ("add", "change") and change.kind == "household"]
         moved = {name for home in homes for name in self._households[home].terminals} - set(written)
         enrolments = []
-        for name in written:
-            terminal = self._terminals[name]
+        for name in sorted({*written, *(name for name in moved if name in self._terminals)}):
+            terminal, home = self._terminals[name], self._homes.get(name)
+            care = None if home is None else care_of(home)
+            key = None if home is None or care is None else await self._keys.get(f"household:{home.id}")
             profile = profile_of(
                 terminal.model,
                 self._site.supervision,
@@ -444,6 +447,8 @@ class _Writer:
                     silent_after=profile.silent_after,
                     late_after=profile.late_after,
                     profile=profile.record(),
+                    care=None if key is None else key.seal(care, about=f"care {name}"),
+                    care_key=None if key is None else key.id,
                 )
             )
         await supervision.enrol(self._conn, enrolments)

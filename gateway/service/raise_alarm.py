@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from gateway.domain import keys
 from gateway.domain.case import WINDOW, CaseState, DomainError, LegState, is_repeat
 from gateway.domain.directory import Party
-from gateway.domain.kinds import UNREADABLE, CaseClass, classify
+from gateway.domain.kinds import EMERGENCIES, UNREADABLE, CaseClass, classify
 from gateway.domain.ladder import Ladder, first_wake
 from gateway.domain.location import better
 from gateway.domain.outbox import DueNotice
@@ -62,7 +62,7 @@ class Press:
     so the very same bytes are no new press, however their case stands. ``waited``: how long it lay here before its
     turn; it is judged as of the moment when it came. ``site``: what the gateway itself has to say of a site; it comes
     from no terminal and is always technical. ``about``: what supervision has found, and the subject of its case;
-    ``seq`` is then the number under which it was found, and it is technical too.
+    ``seq`` is then the number under which it was found. It is technical too, but what is wrong with a person.
     """
 
     terminal: str | None
@@ -267,7 +267,8 @@ def _occurrence(known: KnownAlarm | None) -> int:
 async def _arrive(conn: Connection, directory: Directory, press: Press, origin: Origin) -> _Arrived:
     around, problem = await _surroundings(conn, directory, press, origin)
     test = press.drill is not None or (press.test and origin.in_test_window)
-    own = press.site is not None or press.about is not None
+    found = press.about is not None and not EMERGENCIES & set(press.kinds)
+    own = press.site is not None or found
     case_class = CaseClass.TECHNICAL if own else classify(press.kinds, test=test)
     key, numbered = _key(press, origin, case_class)
     return _Arrived(
@@ -318,7 +319,7 @@ def _repeated(one: _Arrived, known: KnownAlarm, case: CaseRow | None, notices: S
 
 
 def _subject(press: Press, around: Surroundings, case_class: CaseClass) -> str:
-    if press.about is not None:
+    if press.about is not None and case_class is CaseClass.TECHNICAL:
         return press.about
     if case_class is CaseClass.TECHNICAL and press.terminal is not None:
         return keys.trouble_subject(press.terminal, press.kinds[0])
@@ -452,7 +453,8 @@ class _Opening:
 
 def _opening(one: _Arrived, before: Standing, *, taking_part: list[str] | None = None) -> _Opening:
     press, origin, around, household = one.press, one.origin, one.around, one.around.household
-    applying, uncovered = _applying(press.kinds, around, origin, found=press.about is not None)
+    found = press.about is not None and one.case_class is CaseClass.TECHNICAL
+    applying, uncovered = _applying(press.kinds, around, origin, found=found)
     alarm_id = one.alarm_id(before.alarm)
     location = best_location(press.fix, last=origin.last_fix, household=household, now=origin.now)
     # Rescuers who cannot be everywhere go where the lift stands still and the neighbours' terminals are dead as well.
@@ -604,7 +606,8 @@ async def _join(
     # What the case began with stays in force (an open case keeps its plans); kinds new to it bring theirs.
     begun = await directory.plans_of(conn, around.site.id, case.plans)
     news = [kind for kind in press.kinds if kind not in (*case.kinds, UNREADABLE)]
-    fresh, uncovered = _applying(news, around, origin, found=press.about is not None)
+    found = press.about is not None and case.case_class == CaseClass.TECHNICAL
+    fresh, uncovered = _applying(news, around, origin, found=found)
     case = replace(
         case,
         kinds=kinds,

@@ -9,7 +9,7 @@ from gateway.store.pool import Pool
 from gateway.store.queries import TerminalLine
 from gateway.store.series import CurvePoint, TrackPoint
 
-__all__ = ["BadSpan", "read_curve", "read_terminal", "read_track"]
+__all__ = ["BadSpan", "check_span", "read_curve", "read_terminal", "read_track"]
 
 _LONGEST = timedelta(days=366)
 _MOST_SPELLS = 5000
@@ -37,7 +37,7 @@ async def read_track(
         BadSpan: It ends before it begins, or is longer than a year.
         BadCursor: Not a cursor of ours.
     """
-    _check(begin, end)
+    check_span(begin, end)
     after = _after(cursor)
     async with pool.connection() as conn:
         uid = await series.terminal_uid(conn, terminal)
@@ -56,7 +56,7 @@ async def read_curve(
         NotFound: No such terminal.
         BadSpan: It ends before it begins, is longer than a year, or holds too many spells.
     """
-    _check(begin, end)
+    check_span(begin, end)
     if (end - begin) / every > _MOST_SPELLS:
         raise BadSpan(f"That would be more than {_MOST_SPELLS} points: ask for longer spells or a shorter time.")
     async with pool.connection() as conn:
@@ -79,7 +79,12 @@ async def read_terminal(pool: Pool, terminal: str) -> TerminalLine:
     return found
 
 
-def _check(begin: datetime, end: datetime) -> None:
+def check_span(begin: datetime, end: datetime) -> None:
+    """Refuse a span of time that cannot be asked for.
+
+    Raises:
+        BadSpan: It ends before it begins, or is longer than a year.
+    """
     if end <= begin:
         raise BadSpan("The time ends before it begins.")
     if end - begin > _LONGEST:

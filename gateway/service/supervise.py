@@ -5,12 +5,17 @@ No terminal is told and no case raised in here: that would hold up the telemetry
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from gateway.domain.supervision import Cause, Deafness, Observed, Presence, Profile, Said, look
+from gateway.domain.wellbeing import Care, Place, Signs
+from gateway.keyring import ErasedKey, Keyring, KeyringError
+from gateway.service.places import place_of
+from gateway.site.supervision import read_care
 from gateway.store import events, supervision
 from gateway.store.events import NewEvent
 from gateway.store.pool import Connection, Pool
@@ -43,7 +48,9 @@ async def note_state(pool: Pool, terminal: str, name: str, value: object, *, at:
         await supervision.note_said(conn, terminal, name, value, at=at)
 
 
-async def sweep(pool: Pool, *, now: datetime, shift: timedelta = timedelta(0), limit: int = 500) -> Swept:
+async def sweep(
+    pool: Pool, keyring: Keyring, *, now: datetime, shift: timedelta = timedelta(0), limit: int = 500
+) -> Swept:
     """Look at up to `limit` terminals as of the steady time `now`, up to which everything is stored.
 
     `shift` is how far the wall clock is ahead of steady time: what people see is told in time of day. ``more``: there
@@ -55,11 +62,13 @@ async def sweep(pool: Pool, *, now: datetime, shift: timedelta = timedelta(0), l
             found = await supervision.awake(conn, now=now, limit=limit)
             if not found:
                 return Swept(postponed=postponed)
-            opened, cleared = await _look(conn, found, now=now, shift=shift)
+            opened, cleared = await _look(conn, keyring, found, now=now, shift=shift)
     return Swept(postponed=postponed, looked_at=len(found), opened=opened, cleared=cleared, more=len(found) == limit)
 
 
-async def _look(conn: Connection, found: Sequence[WatchRow], *, now: datetime, shift: timedelta) -> tuple[int, int]:
+async def _look(
+    conn: Connection, keyring: Keyring, found: Sequence[WatchRow], *, now: datetime, shift: timedelta
+) -> tuple[int, int]:
     deafness = _deafness(await supervision.hearing(conn))
     raised: dict[str, list[OpenCase]] = {}
     for case in await supervision.raised_by(conn, [row.terminal for row in found]):
@@ -74,6 +83,9 @@ async def _look(conn: Connection, found: Sequence[WatchRow], *, now: datetime, s
     for row in found:
         alarms = raised.get(row.terminal, [])
         seen = _observed(row, alarms, daily.get(row.terminal_uid), is_daily=row.daily_at <= now)
+        care = _care(keyring, row)
+        if care is not None:
+            seen = replace(seen, care=care, signs=_signs(row, wall=now + shift, since=row.since + shift))
         result = look(
             Profile.of_record(row.silent_after, row.profile),
             seen,
@@ -154,6 +166,29 @@ def _observed(row: WatchRow, alarms: Sequence[OpenCase], daily: DailyRow | None,
         daily=is_daily,
         **values,
     )
+
+
+def _care(keyring: Keyring, row: WatchRow) -> Care | None:
+    if row.care is None or row.care_key is None:
+        return None
+    try:
+        record: Any = keyring.unwrap(row.care_key, row.care_wrapped).open(bytes(row.care), about=f"care {row.terminal}")
+    except (ErasedKey, KeyringError):
+        return None  # nobody lives there any more whom anybody could name
+    return read_care(record)
+
+
+def _signs(row: WatchRow, *, wall: datetime, since: datetime) -> Signs:
+    local = wall.astimezone(ZoneInfo(row.timezone))
+    place = None
+    if row.fix is not None:
+        at = place_of(row.fix)
+        place = Place(at=at.at or wall, coordinates=at.coordinates, source=at.source.value, accuracy_m=at.accuracy_m)
+    signs = [datetime.fromisoformat(row.said[name][1]) for name in ("well", "activity") if name in row.said]
+    if row.pressed_at is not None:
+        signs.append(row.pressed_at)
+    life = max(signs).astimezone(local.tzinfo) if signs else None
+    return Signs(now=local, place=place, life=life, watched_since=since)
 
 
 def _curve(days: Sequence[Any], values: Sequence[float | None]) -> list[tuple[Any, float]]:

@@ -7,23 +7,24 @@ emergency in its midst stays a case of its own.
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from gateway.domain import keys
 from gateway.domain.case import CaseState
-from gateway.domain.kinds import AREA_LOST, WORDS
+from gateway.domain.kinds import AREA_LOST, EMERGENCIES, WORDS
 from gateway.domain.supervision import Cause
 from gateway.service.case_commands import Outcome, close_in
 from gateway.service.case_work import locked
+from gateway.service.command_terminals import give_command
 from gateway.service.raise_alarm import Press, raise_alarm_in, raise_alarms_in
 from gateway.store import procedures, supervision
 from gateway.store.directory import Directory
 from gateway.store.pool import Connection, Pool
 from gateway.store.supervision import IncidentRow, TroubleRow
 
-__all__ = ["gather_incidents", "settle_incidents", "settle_troubles", "tell_troubles"]
+__all__ = ["gather_incidents", "settle_incidents", "settle_troubles", "tell_troubles", "track_emergencies"]
 
 _TOGETHER = frozenset({Cause.OFFLINE, Cause.POWER_LOST})
 """What a building, a feeder or a network can have as a whole."""
@@ -33,15 +34,17 @@ _LEAST = 3
 _SHARE = 0.3
 _AGAIN = timedelta(days=1)
 _BY = "supervision"
+_COMMAND_LIVES = timedelta(hours=1)
 
 
-async def gather_incidents(pool: Pool) -> int:
+async def gather_incidents(pool: Pool, directory: Directory) -> int:
     """Make incidents of what many terminals of an area have in common, and end those that are over.
 
     Returns how many began or ended.
     """
     changed = 0
     async with pool.connection() as conn, conn.transaction():
+        await _know_cells(conn, directory, since=await procedures.the_time(conn) - _FRESH)
         for cause in sorted(_TOGETHER):
             since = await procedures.the_time(conn) - _FRESH
             found = await supervision.crowds(conn, cause=cause, since=since, least=_LEAST, share=_SHARE)
@@ -53,6 +56,23 @@ async def gather_incidents(pool: Pool) -> int:
         if over:
             await supervision.end_incidents(conn, over)
     return changed + len(over)
+
+
+async def _know_cells(conn: Connection, directory: Directory, *, since: datetime) -> None:
+    """Note who was in which radio cell, for those cells that lost terminals: nobody registers them beforehand."""
+    found = await supervision.fresh_cells(conn, since=since, least=_LEAST)
+    if not found:
+        return
+    sites = {site.id: site for site in await directory.sites(conn)}
+    for name, district, cell in found:
+        if (site := sites.get(name)) is None:
+            continue
+        area = directory.keyring.area(name, "cell", (cell,))
+        sealed = site.key.seal(cell, about=f"area {area}")
+        await supervision.write_areas(
+            conn, site=name, district=district, areas={area: ("cell", sealed)}, key=site.key.id
+        )
+        await supervision.write_cell(conn, area, site=name, cell=cell)
 
 
 async def tell_troubles(pool: Pool, directory: Directory, *, limit: int = 50) -> int:
@@ -90,7 +110,7 @@ async def tell_troubles(pool: Pool, directory: Directory, *, limit: int = 50) ->
     return len(found)
 
 
-def _press(one: TroubleRow, *, now: Any) -> Press:
+def _press(one: TroubleRow, *, now: datetime) -> Press:
     payload = json.dumps({"cause": one.cause, "since": one.since.isoformat(), **one.detail}).encode()
     return Press(
         terminal=one.terminal,
@@ -118,7 +138,13 @@ async def settle_troubles(pool: Pool, directory: Directory, *, limit: int = 50) 
     for one in found:
         async with pool.connection() as conn, conn.transaction():
             assert one.case_id is not None
-            await _close(conn, directory, one.case_id, {"kind": one.cause})
+            if one.cause in EMERGENCIES:
+                # That they are back, or up, is good to know; that all is well a human has to say (I4, I7).
+                work = await locked(conn, directory, one.case_id)
+                work.note("case.restored", {"kind": one.cause, "left": work.case.kinds}, actor=_BY)
+                await work.flush()
+            else:
+                await _close(conn, directory, one.case_id, {"kind": one.cause})
             await supervision.over(conn, [one.id])
     return len(found)
 
@@ -137,6 +163,37 @@ async def settle_incidents(pool: Pool, directory: Directory, *, limit: int = 20)
                     await _close(conn, directory, one.case_id, {"kind": AREA_LOST})
                 await supervision.incident_over(conn, one.id)
     return len(found)
+
+
+async def track_emergencies(pool: Pool, directory: Directory) -> int:
+    """Have terminals report their place more often while their emergency is open, and as usual afterwards.
+
+    Returns how many were told. Only those whose model is set up for it; nothing is heard in the room by it.
+    """
+    async with pool.connection() as conn:
+        begin, end = await supervision.to_track(conn), await supervision.tracked_enough(conn)
+    for case, terminal, every_s in begin:
+        await _every(pool, directory, terminal, every_s, case=case)
+        async with pool.connection() as conn:
+            await supervision.track(conn, case, terminal)
+    for terminal, every_s in {terminal: every_s for _, terminal, every_s in end}.items():
+        await _every(pool, directory, terminal, every_s, case=None)
+        async with pool.connection() as conn:
+            await supervision.end_tracking(conn, terminal)
+    return len(begin) + len(end)
+
+
+async def _every(pool: Pool, directory: Directory, terminal: str, every_s: int, *, case: UUID | None) -> None:
+    await give_command(
+        pool,
+        directory,
+        terminal,
+        name="configure",
+        arguments={"fix_s": every_s},
+        life=_COMMAND_LIVES,
+        case_id=case,
+        by=_BY,
+    )
 
 
 async def _report(conn: Connection, directory: Directory, one: IncidentRow) -> Press:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.domain import directory
+from gateway.domain.location import Coordinates, Datum
 from gateway.site.fields import (
     KNOWN_KINDS,
     KNOWN_ROLES,
@@ -32,7 +33,14 @@ from gateway.site.fields import (
     webhook_secret,
 )
 from gateway.site.plans import PlanEntry, plan_findings, to_plan
-from gateway.site.supervision import PaidUntil, SilentAfter, SupervisionEntry, supervision_findings
+from gateway.site.supervision import (
+    CareEntry,
+    PaidUntil,
+    SilentAfter,
+    SupervisionEntry,
+    care_record,
+    supervision_findings,
+)
 
 __all__ = [
     "KNOWN_KINDS",
@@ -51,6 +59,7 @@ __all__ = [
     "TerminalEntry",
     "WebhookEntry",
     "areas_of",
+    "care_of",
     "findings",
     "suggestion",
     "to_address",
@@ -170,6 +179,10 @@ class HouseholdEntry(Part):
     persons: Annotated[tuple[PersonEntry, ...], Field(description="a list of persons")] = ()
     parties: Annotated[tuple[Id, ...], Field(description="a list of ids of parties")] = ()
     terminals: Annotated[tuple[Id, ...], Field(description="a list of ids of terminals, in quotes")] = ()
+    care: Annotated[
+        CareEntry | None,
+        Field(description="fences, inactivity and well_by: when somebody is to look after the persons"),
+    ] = None
     feeder: Annotated[Line | None, Field(description="the transformer or line that its power comes from")] = None
 
 
@@ -330,6 +343,11 @@ def _household(path: Path, household: HouseholdEntry, *, today: date) -> Iterato
         yield doubt(at, "has no landmark", "write what stands nearby, for example a bus stop or a school gate (R6)")
     if address.approach is None:
         yield doubt(at, "has no approach", "write how an ambulance gets in: gate, lift, door code (R13)")
+    if household.care is not None and address.lat is None:
+        for place, fence in enumerate(household.care.fences):
+            if fence.lat is None or fence.lon is None:
+                here = (*path, "care", "fences", place)
+                yield Finding(here, f"fence {fence.name} has no place", "give lat and lon here, or to the address")
     if not household.persons:
         yield doubt(path, f"household {household.id} has no person", "write who lives there: add persons (R5)")
     if not household.terminals:
@@ -435,6 +453,15 @@ def areas_of(household: HouseholdEntry) -> list[tuple[str, tuple[str, ...]]]:
     if household.feeder is not None:
         found.append(("feeder", (household.feeder,)))
     return found
+
+
+def care_of(household: HouseholdEntry) -> dict[str, Any] | None:
+    """Return the care that a household has asked for, as it is stored."""
+    at = household.address
+    home = None
+    if at.lat is not None and at.lon is not None:
+        home = Coordinates(at.lat, at.lon, Datum(at.datum)).to(Datum.WGS84)
+    return None if household.care is None else care_record(household.care, home)
 
 
 def to_person(person: PersonEntry) -> directory.Person:

@@ -29,7 +29,16 @@ from gateway.site.fields import (
     wrong,
 )
 
-__all__ = ["PLACEHOLDERS", "PlanEntry", "RoleEntry", "SelectorEntry", "plan_findings", "to_plan"]
+__all__ = [
+    "PLACEHOLDERS",
+    "PlanEntry",
+    "RoleEntry",
+    "SelectorEntry",
+    "between_of",
+    "hours_of_day",
+    "plan_findings",
+    "to_plan",
+]
 
 PLACEHOLDERS = frozenset({"lead", "what", "who", "where", "landmark", "approach", "time", "urgency"})
 """What a template may hold in braces; what a role may not know stays empty."""
@@ -45,7 +54,8 @@ def _duration(value: str) -> str:
     return value
 
 
-def _hours(value: str) -> str:
+def hours_of_day(value: str) -> str:
+    """Return two times of day as they are, or refuse what is none."""
     begins, _, ends = value.partition("-")
     try:
         if time.fromisoformat(begins.strip()) != time.fromisoformat(ends.strip()):
@@ -113,7 +123,7 @@ class SelectorEntry(Part):
     models: Annotated[tuple[Line, ...], Field(description="models of terminals")] = ()
     between: Annotated[
         str | None,
-        AfterValidator(lambda value: None if value is None else _hours(value)),
+        AfterValidator(lambda value: None if value is None else hours_of_day(value)),
         Field(description='two times of day at the site, for example "22:00-07:00"'),
     ] = None
 
@@ -146,7 +156,7 @@ class PlanEntry(Part):
     countdown: _Duration = "0 s"
     quiet: Annotated[
         str | None,
-        AfterValidator(lambda value: None if value is None else _hours(value)),
+        AfterValidator(lambda value: None if value is None else hours_of_day(value)),
         Field(description='two times of day at the site, for example "21:00-07:00": nobody is told in between'),
     ] = None
     language: _Language = None
@@ -245,7 +255,8 @@ def _seconds(text: str) -> float:
     return _span(text).total_seconds()
 
 
-def _between(hours: str | None) -> tuple[time, time] | None:
+def between_of(hours: str | None) -> tuple[time, time] | None:
+    """Return the two times of day that `hours` names."""
     if hours is None:
         return None
     begins, _, ends = hours.partition("-")
@@ -262,11 +273,11 @@ def to_plan(plan: PlanEntry, *, version: int) -> Plan:
         ladders={entry.role: _ladder(entry) for entry in plan.roles if entry != RoleEntry(role=entry.role)},
         privacy={role: level.value for role, level in plan.privacy.items()},
         procedure=plan.procedure,
-        when=Selector(districts=plan.when.districts, models=plan.when.models, between=_between(plan.when.between)),
+        when=Selector(districts=plan.when.districts, models=plan.when.models, between=between_of(plan.when.between)),
         delay=_span(plan.delay),
         jitter=_span(plan.jitter),
         countdown=_span(plan.countdown),
-        quiet=_between(plan.quiet),
+        quiet=between_of(plan.quiet),
         language=plan.language,
         template=dict(plan.template),
     )

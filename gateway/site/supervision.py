@@ -3,19 +3,32 @@
 The plans that come with the gateway stand here too; a site overrules them by naming a kind in a plan of its own.
 """
 
-from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time, timedelta
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from gateway.domain.location import Coordinates, Datum
 from gateway.domain.plan import SHIPPED
 from gateway.domain.procedure import parse_due
 from gateway.domain.supervision import Profile
-from gateway.site.fields import Finding, Line, Part, Path, doubt, full_date, wrong
-from gateway.site.plans import PlanEntry, RoleEntry
+from gateway.domain.wellbeing import Care, Fence
+from gateway.site.fields import Finding, Id, Line, Part, Path, doubt, full_date, wrong
+from gateway.site.plans import PlanEntry, RoleEntry, between_of, hours_of_day
 
-__all__ = ["SHIPPED_PLANS", "SupervisionEntry", "profile_of", "supervision_findings"]
+__all__ = [
+    "SHIPPED_PLANS",
+    "CareEntry",
+    "FenceEntry",
+    "PaidUntil",
+    "SilentAfter",
+    "SupervisionEntry",
+    "care_record",
+    "profile_of",
+    "read_care",
+    "supervision_findings",
+]
 
 _LEAST = timedelta(seconds=30)
 _MOST = timedelta(days=14)
@@ -39,6 +52,27 @@ def _duration(value: str | None) -> str | None:
     return value
 
 
+def _fix_interval(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        span = parse_due(value).duration
+    except ValueError:
+        span = None
+    if span is None or not timedelta(seconds=5) <= span <= timedelta(days=1):
+        raise wrong("is no time between 5 s and 1 d")
+    return value
+
+
+def _clock(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            time.fromisoformat(value)
+        except ValueError:
+            raise wrong("is not a time of day") from None
+    return value
+
+
 _Duration = Annotated[
     str | None,
     AfterValidator(_duration),
@@ -59,6 +93,79 @@ class SupervisionEntry(Part):
     tested_days: Annotated[int, Field(strict=True, ge=1, le=3660, description="days from 1 to 3660")] = 30
     sim_balance: Annotated[float, Field(ge=0, le=1000, description="yuan that must be left on the SIM")] = 10.0
     firmware: Annotated[Line | None, Field(description='the oldest good version, for example "2.4.0"')] = None
+    track: Annotated[
+        str | None,
+        AfterValidator(lambda value: _fix_interval(value)),
+        Field(description='how often it is to report its place while an emergency is open, for example "10 s"'),
+    ] = None
+    fix: Annotated[
+        str,
+        AfterValidator(lambda value: _fix_interval(value)),
+        Field(description='how often otherwise, for example "10 min"'),
+    ] = "10 min"
+
+
+class FenceEntry(Part):
+    """A circle in which a person is to be, or is not to be; around their home where no place is named."""
+
+    name: Id
+    radius_m: Annotated[float, Field(ge=20, le=50_000, description="metres from 20 to 50000")]
+    lat: Annotated[float | None, Field(ge=-90, le=90, description="degrees north")] = None
+    lon: Annotated[float | None, Field(ge=-180, le=180, description="degrees east")] = None
+    datum: Literal["wgs84", "gcj02", "bd09"] = "wgs84"
+    must: Annotated[Literal["inside", "outside"], Field(description="where the person is to be")] = "inside"
+    between: Annotated[
+        str | None,
+        AfterValidator(lambda value: None if value is None else hours_of_day(value)),
+        Field(description='two times of day at the site, for example "22:00-06:00"'),
+    ] = None
+
+
+class CareEntry(Part):
+    """What a household has asked for: fences for a person who may go astray, and how long no sign of life is well."""
+
+    fences: Annotated[tuple[FenceEntry, ...], Field(description="a list of circles")] = ()
+    inactivity: Annotated[
+        str | None,
+        AfterValidator(_duration),
+        Field(description='after how long without any sign of life somebody is to look, for example "16 h"'),
+    ] = None
+    well_by: Annotated[
+        str | None,
+        AfterValidator(_clock),
+        Field(description='the time of day by which there must be a sign of life, for example "10:00"'),
+    ] = None
+
+
+def care_record(care: CareEntry, home: Coordinates | None) -> dict[str, Any]:
+    """Return what was asked for as it is stored: places in WGS-84."""
+    fences = []
+    for fence in care.fences:
+        centre = home
+        if fence.lat is not None and fence.lon is not None:
+            centre = Coordinates(fence.lat, fence.lon, Datum(fence.datum)).to(Datum.WGS84)
+        if centre is not None:
+            place = {"lat": centre.lat, "lon": centre.lon}
+            fences.append(fence.model_dump(mode="json", include={"name", "radius_m", "must", "between"}) | place)
+    return {"fences": fences, "inactivity": care.inactivity, "well_by": care.well_by}
+
+
+def read_care(record: Mapping[str, Any]) -> Care:
+    """Return what `care_record` stored."""
+    return Care(
+        fences=tuple(
+            Fence(
+                name=one["name"],
+                centre=Coordinates(one["lat"], one["lon"], Datum.WGS84),
+                radius_m=one["radius_m"],
+                must=one["must"],
+                between=between_of(one["between"]),
+            )
+            for one in record["fences"]
+        ),
+        inactivity=None if record["inactivity"] is None else _span(record["inactivity"]),
+        well_by=None if record["well_by"] is None else time.fromisoformat(record["well_by"]),
+    )
 
 
 def profile_of(
@@ -82,6 +189,8 @@ def profile_of(
         sim_balance=entry.sim_balance,
         sim_paid_until=sim_paid_until,
         firmware=entry.firmware,
+        track_s=None if entry.track is None else round(_span(entry.track).total_seconds()),
+        fix_s=round(_span(entry.fix).total_seconds()),
     )
 
 

@@ -467,6 +467,10 @@ class TerminalLine:
     fix: dict[str, Any] | None
     fix_at: datetime | None
     clock_skew_s: float | None
+    state: str | None
+    state_since: datetime | None
+    battery_days: float | None
+    troubles: list[str]
 
 
 async def parties(
@@ -534,8 +538,11 @@ _TERMINALS = """
                    (SELECT max(w.closes_at) FROM test_window w WHERE w.terminal_uid = t.uid
                     AND onekey_now() >= w.opens_at AND onekey_now() < w.closes_at) AS test_until,
                    s.seen_at, s.boot, s.seq, s.battery_pct, s.signal_dbm, s.mains, s.firmware, s.status_at, s.fix,
-                   s.fix_at, s.clock_skew_s
+                   s.fix_at, s.clock_skew_s, w.state, w.state_since, w.battery_days,
+                   ARRAY(SELECT o.cause FROM trouble o WHERE o.terminal_uid = t.uid AND o.cleared_at IS NULL
+                         ORDER BY o.since) AS troubles
             FROM terminal t
+            LEFT JOIN watch w ON w.terminal_uid = t.uid
             LEFT JOIN assignment a ON a.terminal_uid = t.uid AND a.until IS NULL
             LEFT JOIN terminal_state s ON s.terminal_uid = t.uid
 """

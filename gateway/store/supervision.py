@@ -33,8 +33,10 @@ __all__ = [
     "crowds",
     "daily",
     "end_incidents",
+    "end_tracking",
     "enrol",
     "expect",
+    "fresh_cells",
     "hear_again",
     "hearing",
     "incident_cased",
@@ -49,6 +51,9 @@ __all__ = [
     "silent_share",
     "start_incident",
     "thinned",
+    "to_track",
+    "track",
+    "tracked_enough",
     "uncased",
     "unsettled",
     "unsettled_incidents",
@@ -56,6 +61,7 @@ __all__ = [
     "wake_homeless",
     "wake_named",
     "write_areas",
+    "write_cell",
     "write_members",
     "write_watches",
 ]
@@ -69,6 +75,8 @@ class Enrolment:
     silent_after: timedelta
     late_after: timedelta
     profile: Mapping[str, Any]
+    care: bytes | None = None
+    care_key: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +106,12 @@ class WatchRow:
     mains: bool | None
     firmware: str | None
     skew_s: float | None
+    timezone: str
+    care: bytes | None
+    care_key: UUID | None
+    care_wrapped: bytes | None
+    fix: dict[str, Any] | None
+    pressed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,21 +231,25 @@ async def enrol(conn: Connection, terminals: Sequence[Enrolment]) -> None:
         return
     await conn.execute(
         """
-        INSERT INTO watch AS w (terminal_uid, silent_after, late_after, profile, since, state_since, look_at, daily_at)
-        SELECT t.uid, silent_after, late_after, profile, began, onekey_now(), began,
+        INSERT INTO watch AS w (terminal_uid, silent_after, late_after, profile, care, care_key, since, state_since,
+                                look_at, daily_at)
+        SELECT t.uid, silent_after, late_after, profile, care, care_key, began, onekey_now(), began,
                began + interval '1 day' * random()
         FROM (SELECT coalesce((SELECT horizon FROM hearing), onekey_now()) AS began) AS clock,
-             unnest(%b::text[], %b::interval[], %b::interval[], %b::jsonb[])
-             AS new (terminal, silent_after, late_after, profile)
+             unnest(%b::text[], %b::interval[], %b::interval[], %b::jsonb[], %b::bytea[], %b::uuid[])
+             AS new (terminal, silent_after, late_after, profile, care, care_key)
         JOIN terminal t ON t.public_id = new.terminal ORDER BY t.uid
         ON CONFLICT (terminal_uid) DO UPDATE SET silent_after = excluded.silent_after,
-            late_after = excluded.late_after, profile = excluded.profile, look_at = '-infinity', calm = false
+            late_after = excluded.late_after, profile = excluded.profile, care = excluded.care,
+            care_key = excluded.care_key, look_at = '-infinity', calm = false
         """,
         (
             [one.terminal for one in terminals],
             [one.silent_after for one in terminals],
             [one.late_after for one in terminals],
             [as_jsonb(one.profile) for one in terminals],
+            [one.care for one in terminals],
+            [one.care_key for one in terminals],
         ),
     )
 
@@ -366,6 +384,54 @@ async def silent_share(conn: Connection, *, since: datetime, now: datetime) -> t
     return row[0], row[1]
 
 
+# Tracking
+
+
+async def to_track(conn: Connection) -> list[tuple[UUID, str, int]]:
+    """Return open emergencies whose terminal is to report its place more often now: case, terminal, seconds."""
+    cursor = await conn.execute(
+        """
+        SELECT c.id, c.terminal_id, (w.profile ->> 'track_s')::int
+        FROM cases c JOIN terminal t ON t.public_id = c.terminal_id JOIN watch w ON w.terminal_uid = t.uid
+        WHERE c.state = 'open' AND c.class = 'emergency' AND w.profile ->> 'track_s' IS NOT NULL
+          AND NOT EXISTS (SELECT FROM tracking k WHERE k.case_id = c.id AND k.terminal_id = c.terminal_id)
+        """
+    )
+    return await cursor.fetchall()
+
+
+async def tracked_enough(conn: Connection) -> list[tuple[UUID, str, int]]:
+    """Return what was tracked for cases that are closed: case, terminal, and the usual seconds between two places.
+
+    A terminal that another open case has tracked as well is left out.
+    """
+    cursor = await conn.execute(
+        """
+        SELECT k.case_id, k.terminal_id, coalesce((w.profile ->> 'fix_s')::int, 600)
+        FROM tracking k JOIN cases c ON c.id = k.case_id JOIN terminal t ON t.public_id = k.terminal_id
+        LEFT JOIN watch w ON w.terminal_uid = t.uid
+        WHERE k.ended_at IS NULL AND c.state = 'closed' AND NOT EXISTS (
+            SELECT FROM tracking o JOIN cases oc ON oc.id = o.case_id
+            WHERE o.terminal_id = k.terminal_id AND o.ended_at IS NULL AND oc.state <> 'closed')
+        """
+    )
+    return await cursor.fetchall()
+
+
+async def track(conn: Connection, case: UUID, terminal: str) -> None:
+    """Note that a terminal was told to report its place more often."""
+    await conn.execute(
+        "INSERT INTO tracking (case_id, terminal_id) VALUES (%s, %s) ON CONFLICT DO NOTHING", (case, terminal)
+    )
+
+
+async def end_tracking(conn: Connection, terminal: str) -> None:
+    """Note that it was told to report as usual."""
+    await conn.execute(
+        "UPDATE tracking SET ended_at = onekey_now() WHERE terminal_id = %s AND ended_at IS NULL", (terminal,)
+    )
+
+
 # A sweep
 
 
@@ -404,8 +470,13 @@ async def awake(conn: Connection, *, now: datetime, limit: int) -> list[WatchRow
                          ORDER BY cause) AS has,
                    s.heard_at, s.kept, s.battery_pct_at AS battery_at, s.mains_at, s.battery_pct, s.signal_dbm, s.mains,
                    s.firmware,
-                   s.clock_skew_s AS skew_s
-            FROM watch w JOIN terminal t ON t.uid = w.terminal_uid
+                   s.clock_skew_s AS skew_s, i.timezone, w.care, w.care_key, k.wrapped AS care_wrapped,
+                   CASE WHEN w.care IS NOT NULL THEN s.fix END AS fix,
+                   CASE WHEN w.care IS NOT NULL THEN (
+                       SELECT max(received_at) FROM alarm a
+                       WHERE a.terminal_id = t.public_id AND a.transport <> 'supervision') END AS pressed_at
+            FROM watch w JOIN terminal t ON t.uid = w.terminal_uid JOIN site i ON i.id = t.site_id
+            LEFT JOIN data_key k ON k.id = w.care_key
             LEFT JOIN assignment a ON a.terminal_uid = w.terminal_uid AND a.until IS NULL
             LEFT JOIN terminal_state s ON s.terminal_uid = w.terminal_uid
             WHERE w.terminal_uid = ANY(%b) ORDER BY w.terminal_uid
@@ -647,13 +718,13 @@ async def crowds(conn: Connection, *, cause: str, since: datetime, least: int, s
                 FROM fresh GROUP BY site_id HAVING count(*) FILTER (WHERE incident_id IS NULL) > 0
                 AND (count(*) >= 3 * %(least)s OR site_id IN (SELECT site_id FROM going_on WHERE area_id IS NULL))
             ), found AS (
-                SELECT h.area_id, a.site_id, a.district, h.troubled, h.since,
+                SELECT h.area_id, a.kind, a.site_id, a.district, h.troubled, h.since,
                        (SELECT count(*) FROM household_area x JOIN assignment s ON s.household_id = x.household_id
                                 AND s.until IS NULL
                         WHERE x.area_id = h.area_id) AS of_all
                 FROM here h JOIN area a ON a.id = h.area_id
                 UNION ALL
-                SELECT NULL, site_id, district, troubled, since,
+                SELECT NULL, NULL, site_id, district, troubled, since,
                        (SELECT count(*) FROM assignment s JOIN terminal t ON t.uid = s.terminal_uid
                         WHERE s.until IS NULL AND t.site_id = sites.site_id)
                 FROM sites
@@ -662,11 +733,40 @@ async def crowds(conn: Connection, *, cause: str, since: datetime, least: int, s
             WHERE troubled >= %(share)s * of_all
                OR EXISTS (SELECT FROM going_on g
                           WHERE g.site_id = found.site_id AND g.area_id IS NOT DISTINCT FROM found.area_id)
-            ORDER BY area_id IS NOT NULL, troubled DESC, of_all, area_id
+            ORDER BY area_id IS NOT NULL, troubled DESC, of_all,
+                     array_position(ARRAY['building', 'feeder', 'cell', 'street'], kind), area_id
             """,
             {"cause": cause, "since": since, "least": least, "share": share},
         )
         return await cursor.fetchall()
+
+
+async def fresh_cells(conn: Connection, *, since: datetime, least: int) -> list[tuple[str, str, str]]:
+    """Return radio cells in which at least `least` terminals were lost since `since`: site, district and cell."""
+    cursor = await conn.execute(
+        """
+        SELECT t.site_id, min(t.district), s.cell
+        FROM trouble o JOIN terminal t ON t.uid = o.terminal_uid
+        JOIN terminal_state s ON s.terminal_uid = o.terminal_uid
+        WHERE o.cause = 'offline' AND o.cleared_at IS NULL AND o.found_at >= %s AND s.cell IS NOT NULL
+        GROUP BY t.site_id, s.cell HAVING count(*) >= %s
+        """,
+        (since, least),
+    )
+    return await cursor.fetchall()
+
+
+async def write_cell(conn: Connection, area: UUID, *, site: str, cell: str) -> None:
+    """Let the area of a radio cell hold the homes of those terminals that reported from it last."""
+    await conn.execute("DELETE FROM household_area WHERE area_id = %s", (area,))
+    await conn.execute(
+        """
+        INSERT INTO household_area (household_id, area_id)
+        SELECT DISTINCT a.household_id, %s::uuid FROM terminal_state s JOIN terminal t ON t.uid = s.terminal_uid
+        JOIN assignment a ON a.terminal_uid = t.uid AND a.until IS NULL WHERE s.cell = %s AND t.site_id = %s
+        """,
+        (area, cell, site),
+    )
 
 
 async def start_incident(conn: Connection, area: AreaRow, *, cause: str, since: datetime, least: int) -> int | None:

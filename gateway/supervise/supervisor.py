@@ -15,7 +15,13 @@ from gateway.links.mqtt import LinkDown, MqttLink
 from gateway.links.steady import Anchor, SteadyClock
 from gateway.metrics import SUPERVISED, SWEEP
 from gateway.service.supervise import sweep
-from gateway.service.troubles import gather_incidents, settle_incidents, settle_troubles, tell_troubles
+from gateway.service.troubles import (
+    gather_incidents,
+    settle_incidents,
+    settle_troubles,
+    tell_troubles,
+    track_emergencies,
+)
 from gateway.store import supervision
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
@@ -115,7 +121,7 @@ class Supervisor:
         more = True
         while more:
             with SWEEP.time():
-                swept = await sweep(self._pool, now=now, shift=shift)
+                swept = await sweep(self._pool, self._directory.keyring, now=now, shift=shift)
             SUPERVISED.labels("put off").inc(swept.postponed)
             SUPERVISED.labels("looked at").inc(swept.looked_at)
             SUPERVISED.labels("opened").inc(swept.opened)
@@ -126,8 +132,9 @@ class Supervisor:
     async def _tell(self) -> None:
         if self._found or time.monotonic() - self._gathered_s > _GATHER_EVERY_S:
             self._found, self._gathered_s = False, time.monotonic()
-            await gather_incidents(self._pool)
+            await gather_incidents(self._pool, self._directory)
         await settle_incidents(self._pool, self._directory)
+        await track_emergencies(self._pool, self._directory)
         while True:
             told = await tell_troubles(self._pool, self._directory)
             settled = await settle_troubles(self._pool, self._directory)

@@ -8,18 +8,33 @@ from uuid import UUID
 
 from gateway.service.supervise import Swept, sweep
 from gateway.service.telemetry import Told, store_reports
-from gateway.service.troubles import gather_incidents, settle_incidents, settle_troubles, tell_troubles
+from gateway.service.troubles import (
+    gather_incidents,
+    settle_incidents,
+    settle_troubles,
+    tell_troubles,
+    track_emergencies,
+)
 from gateway.site.model import Site
 from gateway.store import supervision
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, open_clocked_pool
-from schemas.reports import EventReport, HeartbeatReport
+from schemas.reports import EventReport, Fix, FixReport, HeartbeatReport
 
 __all__ = ["District", "district_site"]
 
 
-def district_site(buildings: Sequence[int], *, silent_after: str = "5 min") -> Site:
-    """Return a site of buildings in streets of their own, with so many homes each; a terminal is named B-H."""
+def district_site(
+    buildings: Sequence[int],
+    *,
+    silent_after: str = "5 min",
+    care: dict[str, Any] | None = None,
+    track: str | None = None,
+) -> Site:
+    """Return a site of buildings in streets of their own, with so many homes each; a terminal is named tB-H.
+
+    The first home of the first building has asked for `care`.
+    """
     names = [(building, home) for building, homes in enumerate(buildings) for home in range(homes)]
     return Site.model_validate(
         {
@@ -41,7 +56,10 @@ def district_site(buildings: Sequence[int], *, silent_after: str = "5 min") -> S
                         "street": f"street {building}",
                         "building": "1",
                         "room": str(home),
+                        "lat": 32.06,
+                        "lon": 118.79,
                     },
+                    "care": care if (building, home) == (0, 0) else None,
                     "persons": [{"id": f"p{building}-{home}", "name": "王"}],
                     "parties": ["centre", "family", "rescue"],
                     "terminals": [f"t{building}-{home}"],
@@ -52,7 +70,7 @@ def district_site(buildings: Sequence[int], *, silent_after: str = "5 min") -> S
                 {"id": f"t{building}-{home}", "model": "box", "secret": "0123456789abcdef"} for building, home in names
             ],
             "plans": [{"id": "all", "kinds": ["*"], "roles": ["guardian", "service_center", "ambulance_120"]}],
-            "supervision": [{"models": ["box"], "silent_after": silent_after}],
+            "supervision": [{"models": ["box"], "silent_after": silent_after, "track": track}],
         }
     )
 
@@ -82,6 +100,11 @@ class District:
         report = HeartbeatReport(v=1, at=at, **fields)
         return Told(terminal, self.now, report, heard_at=self.now, kept=kept)
 
+    def fix(self, terminal: str, metres: float) -> Told:
+        """A position so far north of home, measured now."""
+        place = Fix(lat=32.06 + metres / 111_195, lon=118.79, source="gnss", accuracy_m=8, at=self.now)
+        return Told(terminal, self.now, FixReport(v=1, at=self.now, fix=place), heard_at=self.now)
+
     def event(self, terminal: str, name: str, value: Any) -> Told:
         return Told(terminal, self.now, EventReport(v=1, name=name, value=value), heard_at=self.now)
 
@@ -92,12 +115,13 @@ class District:
         """Look as the supervisor does, with all that comes behind it."""
         async with self.pool.connection() as conn:
             await supervision.keep_hearing(conn, horizon=self.now, boot="test", uptime_s=0)
-        total = await sweep(self.pool, now=self.now)
+        total = await sweep(self.pool, self.directory.keyring, now=self.now)
         swept = total
         while swept.more:
-            swept = await sweep(self.pool, now=self.now)
-        await gather_incidents(self.pool)
+            swept = await sweep(self.pool, self.directory.keyring, now=self.now)
+        await gather_incidents(self.pool, self.directory)
         await settle_incidents(self.pool, self.directory)
+        await track_emergencies(self.pool, self.directory)
         while await tell_troubles(self.pool, self.directory):
             pass
         while await settle_troubles(self.pool, self.directory):

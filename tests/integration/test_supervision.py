@@ -287,3 +287,36 @@ async def test_while_nobody_listened_nobody_is_lost(district: District) -> None:
     district.pass_by(2)
     await district.sweep()
     assert ("t1-0", "offline") in await district.troubles()
+
+
+async def test_a_radio_cell_that_is_lost_is_one_incident(district: District) -> None:
+    lost = [f"t{building}-0" for building in (2, 3, 4, 5)]  # of four streets
+    others = [f"t{building}-1" for building in (2, 3, 4, 5)]
+    await district.tell(
+        *(district.beat(name, cell="460-00-1-7") for name in lost), *(district.beat(name, cell="x") for name in others)
+    )
+    await district.sweep()
+    for _ in range(4):
+        district.pass_by(100)
+        await district.tell(*(district.beat(name) for name in others))
+        await district.sweep()
+    assert await district.open_cases() == [(None, ["area_lost"])]
+    found = await district.rows("SELECT a.kind, i.members FROM incident i JOIN area a ON a.id = i.area_id")
+    assert found == [("cell", 4)]
+
+
+async def test_what_is_lost_in_a_site_as_a_whole_takes_over_what_its_buildings_were(district: District) -> None:
+    everybody = [f"t{building}-{home}" for building, homes in enumerate(BUILDINGS) for home in range(homes)]
+    early = [name for name in everybody if name.startswith("t1-")]
+    await district.tell(*(district.beat(name) for name in early))
+    await district.sweep()
+    district.pass_by(60)
+    await district.tell(*(district.beat(name) for name in everybody if name not in early))
+    district.pass_by(245)
+    await district.sweep()
+    assert await district.rows("SELECT members FROM incident WHERE cleared_at IS NULL") == [(3,)]
+    district.pass_by(60)
+    await district.sweep()
+    assert await district.open_cases() == [(None, ["area_lost"])]
+    rows = await district.rows("SELECT area_id IS NULL, members FROM incident WHERE cleared_at IS NULL")
+    assert rows == [(True, sum(BUILDINGS))]

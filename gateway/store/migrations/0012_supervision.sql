@@ -8,6 +8,7 @@ ALTER TABLE terminal_state ADD heard_at timestamptz, ADD kept boolean NOT NULL D
 UPDATE terminal_state SET heard_at = seen_at, battery_pct_at = status_at, signal_dbm_at = status_at,
     mains_at = status_at, firmware_at = status_at;
 ALTER TABLE terminal_state ALTER heard_at SET NOT NULL;
+CREATE INDEX terminal_state_cell ON terminal_state (cell) WHERE cell IS NOT NULL;
 
 ALTER TABLE cases ADD begun_urgency integer NOT NULL DEFAULT 1;   -- 2 in the midst of an incident
 
@@ -26,6 +27,8 @@ CREATE TABLE watch (                                 -- one row per terminal tha
     memory       jsonb NOT NULL DEFAULT '{}',        -- what a look has to know of the looks before
     said         jsonb NOT NULL DEFAULT '{}',        -- newest events that say how it is: name to value and time
     battery_days real,                               -- forecast: days until the battery is empty
+    care         bytea,                              -- fences and rests of its household, sealed under its key
+    care_key     uuid REFERENCES data_key,
     -- when it is looked at next: by the clock, or woken by a report that trips one of these wires
     look_at      timestamptz NOT NULL,
     daily_at     timestamptz NOT NULL,
@@ -95,6 +98,15 @@ CREATE INDEX ON trouble (household_id) WHERE cleared_at IS NULL;
 CREATE INDEX ON trouble (incident_id) WHERE incident_id IS NOT NULL;
 CREATE INDEX ON trouble (district, since) WHERE cause = 'offline';
 
+CREATE TABLE tracking (                              -- terminals that report their place more often while a case is open
+    case_id     uuid NOT NULL REFERENCES cases,
+    terminal_id text NOT NULL,
+    began_at    timestamptz NOT NULL DEFAULT onekey_now(),
+    ended_at    timestamptz,
+    PRIMARY KEY (case_id, terminal_id)
+);
+CREATE INDEX tracking_now ON tracking (terminal_id) WHERE ended_at IS NULL;
+
 CREATE TABLE hearing (                               -- one row: up to when everything that terminals said is stored
     one      boolean PRIMARY KEY DEFAULT true CHECK (one),
     horizon  timestamptz NOT NULL,                   -- steady
@@ -105,5 +117,5 @@ CREATE TABLE hearing (                               -- one row: up to when ever
     swept_at timestamptz NOT NULL DEFAULT onekey_now()
 );
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON watch, area, household_area, incident, trouble, hearing TO onekey_runtime;
+GRANT SELECT, INSERT, UPDATE, DELETE ON watch, area, household_area, incident, trouble, tracking, hearing TO onekey_runtime;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO onekey_runtime;
