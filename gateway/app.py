@@ -143,7 +143,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             heard=hearing.heard,
             largest=settings.telemetry_batch,
         )
-        supervisor = Supervisor(supervise_pool, directory, telemetry_link, steady, hearing)
+        supervisor = Supervisor(supervise_pool, directory, notify_link, steady, hearing)
 
         async def take_telemetry() -> None:
             """Store telemetry and supervise: only who stores it knows up to when everything is stored."""

@@ -50,7 +50,7 @@ class Supervisor:
         *,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`link` is the one that brings the telemetry; `hearing` is told of what comes back by it."""
+        """`link` sends our own words; it is not the one that brings them, where they would wait behind all reports."""
         self._pool = pool
         self._directory = directory
         self._link = link
@@ -96,11 +96,14 @@ class Supervisor:
             await self._look(moved)
 
     async def _say(self) -> None:
-        try:
-            for topic, payload in self._hearing.word():
-                await self._link.publish(topic, payload, qos=1, timeout_s=2.0)
-        except LinkDown:
-            return
+        """Send a word of our own on its ways; a broker that is away hears none, and the horizon stays where it is."""
+        if self._link.connected.is_set():
+            sending = [
+                self._link.publish(topic, payload, qos=1, timeout_s=2.0) for topic, payload in self._hearing.word()
+            ]
+            for outcome in await asyncio.gather(*sending, return_exceptions=True):
+                if isinstance(outcome, BaseException) and not isinstance(outcome, LinkDown):
+                    raise outcome
 
     async def _look(self, moved: Moved) -> None:
         now = moved.horizon
