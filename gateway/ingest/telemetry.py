@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from random import Random
+from uuid import UUID
 
 import psycopg
 
@@ -70,6 +71,7 @@ class TelemetryLane:
         self._clock = SteadyClock() if clock is None else clock
         self._heard = heard
         self._largest = largest
+        self._known: dict[str, UUID] = {}
         self._queue: asyncio.Queue[tuple[Delivery, Sequence[Told | Misread]]] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -173,7 +175,7 @@ class TelemetryLane:
         while True:
             try:
                 reports = [report for _, report in told]
-                self._submit(await store_reports(self._pool, self._directory, reports, worker=self._worker()))
+                self._submit(await self._store_reports(reports))
                 return
             except Exception as exc:  # noqa: BLE001 # see below
                 if isinstance(exc, psycopg.Error) and not is_data_error(exc):
@@ -190,6 +192,9 @@ class TelemetryLane:
             await self._patiently_store(told[:half])
             await self._patiently_store(told[half:])
             return
+
+    async def _store_reports(self, reports: Sequence[Told]) -> list[DueNotice]:
+        return await store_reports(self._pool, self._directory, reports, worker=self._worker(), known=self._known)
 
     async def _patiently_note(self, told: Told) -> None:
         """Let a result of a command, or a word about an alarm, count for the cases that it concerns."""

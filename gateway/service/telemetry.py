@@ -22,6 +22,8 @@ T = TypeVar("T")
 _PIECE = 50
 """Reports that are prepared in one go: an alarm must not wait for two thousand."""
 
+_MOST_KNOWN = 2_000_000
+
 SANE_CLOCK = timedelta(days=7)
 """A terminal's time further than this from ours is no time to store a series under; ours is taken instead."""
 
@@ -60,14 +62,14 @@ def fix_record(fix: Fix, at: datetime | None, received_at: datetime) -> dict[str
     return fix.model_dump(mode="json") | {"at": (fix.at or at or received_at).isoformat()}
 
 
-def _row(n: int, told: Told) -> ReportRow:
-    """Return a report as it is staged; `n` is its place in the batch."""
+def _row(n: int, uid: UUID, told: Told) -> ReportRow:
+    """Return a report of the terminal `uid` as it is staged; `n` is its place in the batch."""
     report, received_at = told.report, told.received_at
     own = report.fix.at or report.at if isinstance(report, FixReport) else report.at
     at = sane_time(own, received_at)
     heard_at = received_at if told.heard_at is None else told.heard_at
     row = (
-        told.terminal,
+        uid,
         at,
         own is not None and at == own,
         report.boot,
@@ -116,38 +118,56 @@ def _row(n: int, told: Told) -> ReportRow:
 
 
 async def store_reports(
-    pool: Pool, directory: Directory, told: Sequence[Told], *, worker: int | None
+    pool: Pool,
+    directory: Directory,
+    told: Sequence[Told],
+    *,
+    worker: int | None,
+    known: dict[str, UUID] | None = None,
 ) -> list[DueNotice]:
     """Store a batch in one transaction; reports of terminals that nobody knows are left out.
 
     A fix that is worth telling moves the location of the terminal's open cases: the updates that `worker` has to
-    send because of that come back.
+    send because of that come back. `known` remembers from one batch to the next which terminal is which: a terminal
+    keeps its uid for ever.
     """
     async with pool.connection() as conn, conn.transaction():
-        return await store_reports_in(conn, directory, told, worker=worker)
+        return await store_reports_in(conn, directory, told, worker=worker, known=known)
 
 
 async def store_reports_in(
-    conn: Connection, directory: Directory, told: Sequence[Told], *, worker: int | None
+    conn: Connection,
+    directory: Directory,
+    told: Sequence[Told],
+    *,
+    worker: int | None,
+    known: dict[str, UUID] | None = None,
 ) -> list[DueNotice]:
     """Do the work of `store_reports` in the caller's transaction."""
+    known = {} if known is None else known
+    if unknown := {one.terminal for one in told}.difference(known):
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+            unknown = {one.terminal for one in told}
+        known |= await telemetry.uids(conn, sorted(unknown))
     rows: list[ReportRow] = []
     for n, one in enumerate(told):
-        rows.append(_row(n, one))
+        if (uid := known.get(one.terminal)) is not None:
+            rows.append(_row(n, uid, one))
         if n % _PIECE == _PIECE - 1:
             await asyncio.sleep(0)
+    if not rows:
+        return []
     await telemetry.stage(conn, rows)
     await telemetry.store_staged(conn, {row.kind for row in rows})
     moved = _newest_fixes(rows)
     if not moved:
         return []
-    uids = await telemetry.uids(conn, sorted(moved))
-    moving = {uid: moved[terminal] for terminal, uid in uids.items()}
-    return await move_cases(conn, directory, moving, worker=worker) if moving else []
+    return await move_cases(conn, directory, moved, worker=worker)
 
 
-def _newest_fixes(rows: Sequence[ReportRow]) -> Mapping[str, dict[str, Any]]:
-    newest: dict[str, ReportRow] = {}
+def _newest_fixes(rows: Sequence[ReportRow]) -> Mapping[UUID, dict[str, Any]]:
+    newest: dict[UUID, ReportRow] = {}
     for row in rows:
         if row.fix_at is None:
             continue

@@ -39,7 +39,7 @@ class ReportRow(NamedTuple):
 
     n: int
     kind: str
-    terminal: str
+    terminal: UUID
     at: datetime
     dated: bool
     boot: int | None
@@ -70,7 +70,7 @@ class ReportRow(NamedTuple):
 
 
 _TYPES = (
-    *("int4", "text", "text", "timestamptz", "bool", "int8", "int8", "timestamptz", "float8"),
+    *("int4", "text", "uuid", "timestamptz", "bool", "int8", "int8", "timestamptz", "float8"),
     *("timestamptz", "timestamptz", "bool"),
     *("timestamptz", "int2", "int4", "int2", "bool", "int8", "float8", "text", "text"),
     *("float8", "float8", "text", "text", "float8", "timestamptz", "jsonb"),
@@ -131,8 +131,8 @@ async def stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
 async def store_staged(conn: Connection, kinds: Collection[str]) -> None:
     """Store what is in the stage, `kinds` of it; a row that was stored before does not count again.
 
-    Reports of terminals that nobody knows are left out. A report with numbers but without a time of its own is known
-    again by these for a day; one with neither always counts.
+    A report with numbers but without a time of its own is known again by these for a day; one with neither always
+    counts.
     """
     for kind, insert in _INSERTS.items():
         if kind in kinds:
@@ -147,12 +147,12 @@ async def store_staged(conn: Connection, kinds: Collection[str]) -> None:
 def _insert(table: str, kind: str, columns: str, key: str = "") -> str:
     return f"""
         INSERT INTO {table} (at, terminal_uid, boot, seq, received_at, {columns})
-        SELECT s.at, t.uid, coalesce(s.boot, -1), coalesce(s.seq, -1), s.received_at, {columns}
-        FROM staged s JOIN terminal t ON t.public_id = s.terminal
+        SELECT s.at, s.terminal, coalesce(s.boot, -1), coalesce(s.seq, -1), s.received_at, {columns}
+        FROM staged s
         WHERE s.kind = '{kind}' AND (s.dated OR s.boot IS NULL OR s.seq IS NULL OR NOT EXISTS (
-            SELECT FROM {table} o WHERE o.terminal_uid = t.uid AND o.boot = s.boot AND o.seq = s.seq {key}
+            SELECT FROM {table} o WHERE o.terminal_uid = s.terminal AND o.boot = s.boot AND o.seq = s.seq {key}
               AND o.at BETWEEN s.at - interval '1 day' AND s.at))
-        ORDER BY t.uid, s.at
+        ORDER BY s.terminal, s.at
         ON CONFLICT DO NOTHING
     """  # noqa: S608 # every word of it stands in this file
 
@@ -213,14 +213,15 @@ _RENEW_STAGED = f"""
     {_STATE}
     SELECT uid, max(received_at), max(heard_at), (array_agg(kept ORDER BY heard_at DESC, n DESC))[1],
            max(status_at), {_STATUS}, {_newest("fix", "fix_at")}, max(fix_at), {_newest("skew_s", "heard_at")}
-    FROM (SELECT t.uid, staged.n, staged.received_at, staged.status_at, staged.skew_s, staged.fix, staged.fix_at,
-                 staged.battery_pct, staged.signal_dbm, staged.mains, staged.firmware, staged.cell, staged.kept,
+    FROM (SELECT terminal AS uid, staged.n, staged.received_at, staged.status_at, staged.skew_s, staged.fix,
+                 staged.fix_at, staged.battery_pct, staged.signal_dbm, staged.mains, staged.firmware, staged.cell,
+                 staged.kept,
                  CASE WHEN staged.sent_at < staged.heard_at AND abs(known.clock_skew_s) <= {_TRUSTED_SKEW_S}
                       THEN staged.sent_at ELSE staged.heard_at END AS heard_at,
                  CASE WHEN staged.status_at IS NOT NULL THEN staged.boot END AS boot,
                  CASE WHEN staged.status_at IS NOT NULL THEN staged.seq END AS seq
-          FROM staged JOIN terminal t ON t.public_id = staged.terminal
-          LEFT JOIN terminal_state known ON staged.sent_at IS NOT NULL AND known.terminal_uid = t.uid) AS told
+          FROM staged
+          LEFT JOIN terminal_state known ON staged.sent_at IS NOT NULL AND known.terminal_uid = terminal) AS told
     GROUP BY uid ORDER BY uid
     {_NEWER_WINS}
 """  # noqa: S608 # every word of it stands in this file
@@ -249,7 +250,7 @@ _WAKE_STAGED = f"""
     UPDATE watch w SET calm = false, look_at = least(w.look_at, s.heard_at)
     FROM terminal_state s
     WHERE s.terminal_uid = w.terminal_uid AND (w.calm OR w.look_at > s.heard_at) AND ({_TRIPPED})
-      AND w.terminal_uid IN (SELECT t.uid FROM staged JOIN terminal t ON t.public_id = staged.terminal)
+      AND w.terminal_uid IN (SELECT terminal FROM staged)
 """  # noqa: S608 # every word of it stands in this file
 
 _RENEW = f"""
