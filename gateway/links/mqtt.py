@@ -118,6 +118,7 @@ class MqttLink:
         self._backlog_until = 0.0
         self._unacknowledged: deque[Delivery] = deque()
         self._under_way: set[int] = set()
+        self._acknowledged: dict[int, int] = {}
         self._rng = random.Random(client_id)
         self.connected = asyncio.Event()
 
@@ -142,6 +143,7 @@ class MqttLink:
                 self._session += 1
                 self._unacknowledged.clear()
                 self._under_way.clear()
+                self._acknowledged.clear()
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
@@ -184,9 +186,7 @@ class MqttLink:
 
         def hand_on(paho: Any, userdata: Any, message: MQTTMessage) -> None:
             del paho, userdata
-            # A broker that tires of waiting sends again under the same packet identifier (NATS, D2):
-            # that is no new message, and while the database is away it would fill the memory.
-            if not message.qos or message.mid not in self._under_way:
+            if not message.qos or not self._is_again(message):
                 take(self._delivery(message))
 
         paho.on_connect = note_session
@@ -194,6 +194,19 @@ class MqttLink:
         paho._create_socket = in_pieces  # noqa: SLF001
         client.pending_calls_threshold = 10_000
         return client
+
+    def _is_again(self, message: MQTTMessage) -> bool:
+        """Does a broker that tired of waiting send once more what it has sent on this connection already (NATS, D2)?
+
+        While it is under way here it would fill the memory. And when we were slow to read, it may come after we have
+        acknowledged it: taken as new, its second acknowledgement would be one for another message, which bears the
+        same packet identifier by then and would be lost. What is not marked as sent again is always new.
+        """
+        if not message.dup:
+            return False
+        if message.mid in self._under_way:
+            return True
+        return self._acknowledged.get(message.mid) == hash((message.topic, message.payload))
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         if not self._filters:
@@ -241,6 +254,7 @@ class MqttLink:
             head = self._unacknowledged.popleft()
             if self._client is not None and head.session == self._session:
                 self._under_way.discard(head.mid)
+                self._acknowledged[head.mid] = hash((head.topic, head.payload))
                 safe += _PUBACK + head.mid.to_bytes(2, "big")
         if safe and self._client is not None:
             # Paho would send each of them alone, which takes longer than to receive a message.

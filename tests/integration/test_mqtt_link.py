@@ -330,6 +330,25 @@ async def test_a_message_sent_again_while_it_is_under_way_is_not_handed_out_twic
         assert tap.acknowledged() == [one.mid]
 
 
+async def test_what_was_sent_again_and_is_read_late_hides_no_other_message(nats: RealBroker) -> None:
+    """The broker tires, we acknowledge, and only then read what it sent again: its numbers are others' by now."""
+    first, second = [b"first %d" % n for n in range(100)], [b"second %d" % n for n in range(100)]
+    async with _linked(nats.port) as linked:
+        await _publish(nats, *first)
+        held = [await linked.take() for _ in first]
+        time.sleep(3.5)  # noqa: ASYNC251 # nothing is read meanwhile, and the broker sends all of them again
+        linked.link.acknowledge_all(held)
+        await _publish(nats, *second)
+        got: list[bytes] = []
+        async with asyncio.timeout(20):
+            while not set(second) <= set(got):
+                await asyncio.sleep(0.3)  # whatever has come meanwhile is acknowledged together
+                held = [linked.taken.get_nowait() for _ in range(linked.taken.qsize())]
+                got += [delivery.payload for delivery in held]
+                linked.link.acknowledge_all(held)
+        assert sorted(got) == sorted(second)
+
+
 async def test_a_packet_number_that_is_used_again_is_a_new_message(broker: RealBroker) -> None:
     """What looks like a repeat of an acknowledged message may be the next press."""
     async with Tap(broker.port, one_number=True).open() as tap, _linked(tap.port) as linked:
