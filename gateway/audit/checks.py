@@ -256,6 +256,9 @@ GATEWAYS = """
     UNION ALL
     SELECT 'alarms_unheard', NULL, NULL, NULL, '', '{}'
     FROM alive HAVING count(*) > 0 AND bool_and(status ? 'alarms' AND status->>'alarms' <> 'true')
+    UNION ALL
+    SELECT 'terminals_unheard', NULL, NULL, NULL, '', jsonb_build_object('since', swept_at)
+    FROM hearing WHERE swept_at < %(now)s - interval '60 seconds' AND EXISTS (SELECT FROM alive)
 """
 
 CHECKS = {

@@ -19,7 +19,10 @@ _LOCK = 0x61756469
 _SAME_AGAIN = timedelta(minutes=10)
 """What comes back so soon is the same finding: whatever comes and goes is told once."""
 
-_PATIENCE: Mapping[str, timedelta] = {"alarms_unheard": timedelta(seconds=10)}
+_PATIENCE: Mapping[str, timedelta] = {
+    "alarms_unheard": timedelta(seconds=10),
+    "terminals_unheard": timedelta(seconds=10),
+}
 """How long a finding has to hold before it is raised, where what it looks at has no time of its own."""
 
 _REMIND_AFTER = timedelta(minutes=10)

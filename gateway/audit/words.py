@@ -118,6 +118,10 @@ KINDS: Mapping[str, Mapping[str, str]] = {
         "zh": "没有网关与消息代理相连，报警无法接收",
         "en": "no gateway is connected to the broker: alarms are not heard",
     },
+    "terminals_unheard": {
+        "zh": "自 {since} 起收不到终端的上报，终端失联无法发现",
+        "en": "since {since} nothing is heard of terminals: one that is lost is not found",
+    },
     "alarms_wait": {
         "zh": "已收到的报警一分钟后仍未立案",
         "en": "alarms that were received more than a minute ago are no cases yet",
