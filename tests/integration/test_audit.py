@@ -508,13 +508,13 @@ async def test_a_gateway_that_does_not_hear_alarms_is_given_a_moment(nanjing: Wa
 
 async def test_a_supervision_that_stands_still_is_found(nanjing: Watch) -> None:
     await nanjing.sabotage(
-        "INSERT INTO hearing (horizon, boot, uptime_s, swept_at) VALUES (now(), '', 0, onekey_now() - interval '2 minutes')"
+        "INSERT INTO hearing (horizon, boot, uptime_s, swept_at) VALUES (now(), '', 0, '2020-01-01Z')"
     )
     first = await nanjing.round()
     assert first.open == []
     nanjing.desk.turn(seconds=11)
-    finding = await nanjing.raises("terminals_unheard", "")
-    await nanjing.sabotage("UPDATE hearing SET swept_at = onekey_now()")
+    finding = await nanjing.raises("terminals_unheard", "2020-01-01")
+    await nanjing.sabotage("UPDATE hearing SET swept_at = 'infinity'")
     await nanjing.clears(finding)
 
 
