@@ -113,7 +113,7 @@ def read_reports(kind: str, payload: bytes) -> list[tuple[ReadReport | Unreadabl
     Each of several is read by itself: one that breaks its contract takes no other with it. With every result comes its
     part of the payload. An array that is no JSON, or too long, is unreadable as a whole.
     """
-    if not payload.lstrip(_BLANK.encode()).startswith(b"["):
+    if payload.startswith(b"{") or not payload.lstrip(_BLANK.encode()).startswith(b"["):
         return [(read_report(kind, payload), payload)]
     if len(payload) > MAX_BYTES:
         return [(Unreadable(_too_long(payload)), payload)]

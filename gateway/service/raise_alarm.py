@@ -179,9 +179,11 @@ async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *
     origin = await directory.origin(conn, press.terminal)
     one = await _arrive(conn, directory, press, origin)
     if one.several:
+        if press.copy and (known_case := await cases.known_copy(conn, press.terminal, origin.epoch, press.digest)):
+            return Raised(case_id=known_case, how="repeated", terminal_uid=origin.terminal_uid)
         # Each trouble of a terminal is a case of its own, which ends when that one is over. In an order that is the
-        # same for everybody: each takes a lock.
-        each = [replace(press, kinds=(kind,)) for kind in sorted(set(press.kinds))]
+        # same for everybody: each takes a lock. The second must not look like a copy of the first.
+        each = [replace(press, kinds=(kind,), copy=False) for kind in sorted(set(press.kinds))]
         parts = [await raise_alarm_in(conn, directory, part, worker=worker) for part in each]
         return replace(parts[0], notices=tuple(notice for part in parts for notice in part.notices))
     await cases.lock_subject(conn, one.subject)

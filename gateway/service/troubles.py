@@ -6,10 +6,13 @@ emergency in its midst stays a case of its own.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+
+import psycopg
 
 from gateway.domain import keys
 from gateway.domain.case import CaseState
@@ -21,10 +24,12 @@ from gateway.service.command_terminals import give_command
 from gateway.service.raise_alarm import Press, raise_alarm_in, raise_alarms_in
 from gateway.store import procedures, supervision
 from gateway.store.directory import Directory
-from gateway.store.pool import Connection, Pool
+from gateway.store.pool import Connection, Pool, is_data_error
 from gateway.store.supervision import IncidentRow, TroubleRow
 
 __all__ = ["gather_incidents", "settle_incidents", "settle_troubles", "tell_troubles", "track_emergencies"]
+
+_log = logging.getLogger(__name__)
 
 _TOGETHER = frozenset({Cause.OFFLINE, Cause.POWER_LOST})
 """What a building, a feeder or a network can have as a whole."""
@@ -79,13 +84,42 @@ async def tell_troubles(pool: Pool, directory: Directory, *, limit: int = 50) ->
     """Raise cases for troubles that nobody has been told of; returns how many troubles that were.
 
     A case that is open already for this terminal and cause, because the terminal has called by itself, is the one.
-    A trouble that goes on though people closed its case a day ago is told of again.
+    A trouble that goes on though people closed its case a day ago is told of again. One that we fail on keeps no other
+    from being told (D12).
     """
-    async with pool.connection() as conn, conn.pipeline(), conn.transaction():
+    async with pool.connection() as conn:
         await supervision.recase(conn, after=_AGAIN)
         found = await supervision.uncased(conn, limit=limit)
-        if not found:
-            return 0
+    if not found:
+        return 0
+    try:
+        await _tell(pool, directory, found)
+    except Exception as exc:
+        if _is_away(exc):
+            raise
+    else:
+        return len(found)
+    return sum([await _surely(_tell(pool, directory, [one]), one) for one in found])
+
+
+async def _surely(act: Coroutine[Any, Any, None], one: TroubleRow) -> bool:
+    """Do something about one trouble; a fault is logged, and tried again with the next round."""
+    try:
+        await act
+    except Exception as exc:
+        if _is_away(exc):
+            raise
+        _log.exception("a trouble could not be handled", extra={"terminal": one.terminal})
+        return False
+    return True
+
+
+def _is_away(exc: Exception) -> bool:
+    return isinstance(exc, psycopg.Error) and not is_data_error(exc)
+
+
+async def _tell(pool: Pool, directory: Directory, found: Sequence[TroubleRow]) -> None:
+    async with pool.connection() as conn, conn.pipeline(), conn.transaction():
         subjects = {keys.trouble_subject(one.terminal, one.cause): (one.terminal, one.cause) for one in found}
         open_now = {
             keys.trouble_subject(case.terminal, case.kind): case.case_id
@@ -107,7 +141,6 @@ async def tell_troubles(pool: Pool, directory: Directory, *, limit: int = 50) ->
                 done = await raise_alarm_in(conn, directory, press, worker=None)
             cases[one.id] = done.case_id
         await supervision.cased(conn, cases)
-    return len(found)
 
 
 def _press(one: TroubleRow, *, now: datetime) -> Press:
@@ -135,18 +168,20 @@ async def settle_troubles(pool: Pool, directory: Directory, *, limit: int = 50) 
     """Close the cases of troubles that are over, or that an incident now stands for; returns how many those were."""
     async with pool.connection() as conn:
         found = await supervision.unsettled(conn, limit=limit)
-    for one in found:
-        async with pool.connection() as conn, conn.transaction():
-            assert one.case_id is not None
-            if one.cause in EMERGENCIES:
-                # That they are back, or up, is good to know; that all is well a human has to say (I4, I7).
-                work = await locked(conn, directory, one.case_id)
-                work.note("case.restored", {"kind": one.cause, "left": work.case.kinds}, actor=_BY)
-                await work.flush()
-            else:
-                await _close(conn, directory, one.case_id, {"kind": one.cause})
-            await supervision.over(conn, [one.id])
-    return len(found)
+    return sum([await _surely(_settle(pool, directory, one), one) for one in found])
+
+
+async def _settle(pool: Pool, directory: Directory, one: TroubleRow) -> None:
+    assert one.case_id is not None
+    async with pool.connection() as conn, conn.transaction():
+        if one.cause in EMERGENCIES:
+            # That they are back, or up, is good to know; that all is well a human has to say (I4, I7).
+            work = await locked(conn, directory, one.case_id)
+            work.note("case.restored", {"kind": one.cause, "left": work.case.kinds}, actor=_BY)
+            await work.flush()
+        else:
+            await _close(conn, directory, one.case_id, {"kind": one.cause})
+        await supervision.over(conn, [one.id])
 
 
 async def settle_incidents(pool: Pool, directory: Directory, *, limit: int = 20) -> int:

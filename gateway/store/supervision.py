@@ -639,11 +639,11 @@ _TROUBLE = """
 
 
 async def uncased(conn: Connection, *, limit: int) -> list[TroubleRow]:
-    """Return troubles that nobody has been told of: in no case, and in no incident."""
+    """Return troubles that nobody has been told of, in no case and in no incident: first what concerns a person."""
     async with conn.cursor(row_factory=class_row(TroubleRow)) as cursor:
         await cursor.execute(
             f"{_TROUBLE} WHERE NOT case_over AND case_id IS NULL AND incident_id IS NULL AND cleared_at IS NULL "
-            "ORDER BY o.id LIMIT %s",
+            "ORDER BY o.cause NOT IN ('wander', 'inactivity'), o.id LIMIT %s",
             (limit,),
         )
         return await cursor.fetchall()

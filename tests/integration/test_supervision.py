@@ -2,17 +2,21 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from gateway.keyring import Keyring
+from gateway.service import troubles
 from gateway.service.apply_site import apply_site
 from gateway.service.case_commands import Outcome, close_case
 from gateway.service.raise_alarm import Press, raise_alarm
 from gateway.service.supervise import note_state
 from gateway.store import supervision
 from gateway.store.directory import Directory
+from gateway.store.supervision import TroubleRow
 from tests.integration.plants import District, district_site
 
 START = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)  # ten in the morning in Nanjing
@@ -163,6 +167,14 @@ async def test_what_a_terminal_says_itself_and_what_we_see_is_one_case(district:
     await district.tell(district.beat("t0-0", battery_pct=90))
     await district.sweep()
     assert await district.open_cases() == [("t0-0", ["tamper"])]
+
+
+async def test_a_copy_that_says_of_two_troubles_is_two_cases_once(district: District) -> None:
+    copy = replace(press(district, "t0-0", "tamper", "power_lost"), copy=True)
+    for _ in range(2):
+        await raise_alarm(district.pool, district.directory, copy, worker=None)
+    assert await district.open_cases() == [("t0-0", ["power_lost"]), ("t0-0", ["tamper"])]
+    assert await district.rows("SELECT count(*) FROM alarm") == [(2,)]
 
 
 async def test_what_people_closed_and_goes_on_is_told_again_a_day_later(district: District) -> None:
@@ -320,3 +332,21 @@ async def test_what_is_lost_in_a_site_as_a_whole_takes_over_what_its_buildings_w
     assert await district.open_cases() == [(None, ["area_lost"])]
     rows = await district.rows("SELECT area_id IS NULL, members FROM incident WHERE cleared_at IS NULL")
     assert rows == [(True, sum(BUILDINGS))]
+
+
+async def test_a_trouble_that_we_fail_on_keeps_no_other_from_being_told(
+    district: District, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press_but_one(one: TroubleRow, **more: Any) -> Press:
+        if one.terminal == "t0-0":
+            raise ValueError("nobody thought of this")
+        return made(one, **more)
+
+    made = troubles._press
+    monkeypatch.setattr(troubles, "_press", press_but_one)
+    await district.tell(district.beat("t0-0", battery_pct=15), district.beat("t0-1", battery_pct=15))
+    await district.sweep()
+    assert await district.open_cases() == [("t0-1", ["low_battery"])]
+    monkeypatch.setattr(troubles, "_press", made)
+    await district.sweep()
+    assert len(await district.open_cases()) == 2
