@@ -152,7 +152,7 @@ def compare(
 
     def known_from(at: float) -> tuple[float, bool]:
         for begin, over in deaf:
-            if begin <= at <= over:
+            if begin - FOUND_S <= at <= over:  # a kill takes away what is left of the seconds that were allowed
                 return over, True
         return at, False
 
@@ -175,7 +175,7 @@ def compare(
         if found.found < deadline - _EARLY_S:
             result.false.append(f"{name}: lost {deadline - found.found:.1f} s before its time")
             continue
-        result.found_s.append(found.found - begins)
+        result.found_s.append(max(0.0, found.found - begins))
         result.after_restart += in_deafness
         if found.found > begins + FOUND_S:
             result.late.append(f"{name}: found {found.found - begins:.1f} s late")
@@ -188,7 +188,7 @@ def compare(
             if back < end - FOUND_S:
                 result.missed.append(f"{name}: back at {spell.until:.1f} and not cleared")
             continue
-        result.cleared_s.append(found.cleared - max(back, found.found))
+        result.cleared_s.append(max(0.0, found.cleared - max(back, found.found)))
         if found.cleared > max(back, found.found) + FOUND_S:
             result.late.append(f"{name}: cleared {found.cleared - back:.1f} s late")
     result.false += [

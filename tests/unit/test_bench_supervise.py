@@ -37,6 +37,9 @@ def test_in_a_deafness_the_time_begins_when_it_is_over() -> None:
     deaf = [(150.0, 180.0)]
     found = compare([silence()], [Seen(terminal=1, found=182.0)], deaf=deaf, end=500.0)
     assert (found.late, found.after_restart, found.found_s) == ([], 1, [2.0])
+    # A kill a second after the deadline takes away the rest of the seconds that were allowed.
+    assert compare([silence()], [Seen(terminal=1, found=184.0)], deaf=[(161.0, 180.0)], end=500.0).late == []
+    assert len(compare([silence()], [Seen(terminal=1, found=184.0)], deaf=[(166.0, 180.0)], end=500.0).late) == 1
     # Who came back while nobody listened need not have been found.
     assert compare([silence(until=175.0)], [], deaf=deaf, end=500.0).missed == []
 
