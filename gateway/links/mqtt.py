@@ -35,6 +35,9 @@ _LONGEST_DELAY_S = 5.0
 _REFUSED = 0x80
 _PUBACK = bytes((0x40, 2))
 _BACKLOG_S = 20.0
+_STALE_FOR_S = 30.0
+"""How long after its acknowledgement what a broker had sent again before may still be read here."""
+
 _PIECE = 8_192
 """Bytes read at once: some thirty alarms, a few milliseconds of work before the loop goes on."""
 
@@ -118,7 +121,7 @@ class MqttLink:
         self._backlog_until = 0.0
         self._unacknowledged: deque[Delivery] = deque()
         self._under_way: set[int] = set()
-        self._acknowledged: dict[int, int] = {}
+        self._acknowledged: dict[int, tuple[int, float]] = {}
         self._rng = random.Random(client_id)
         self.connected = asyncio.Event()
 
@@ -200,13 +203,15 @@ class MqttLink:
 
         While it is under way here it would fill the memory. And when we were slow to read, it may come after we have
         acknowledged it: taken as new, its second acknowledgement would be one for another message, which bears the
-        same packet identifier by then and would be lost. What is not marked as sent again is always new.
+        same packet identifier by then and would be lost. What is not marked as sent again is always new,
+        and what the broker goes on to send long after the acknowledgement it does want acknowledged.
         """
         if not message.dup:
             return False
         if message.mid in self._under_way:
             return True
-        return self._acknowledged.get(message.mid) == hash((message.topic, message.payload))
+        content, at_s = self._acknowledged.get(message.mid, (0, -_STALE_FOR_S))
+        return time.monotonic() - at_s < _STALE_FOR_S and content == hash((message.topic, message.payload))
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         if not self._filters:
@@ -249,12 +254,12 @@ class MqttLink:
         """Do the work of `acknowledge` for many, in one packet to the socket."""
         for delivery in deliveries:
             delivery.done = True
-        safe = bytearray()
+        safe, now_s = bytearray(), time.monotonic()
         while self._unacknowledged and self._unacknowledged[0].done:
             head = self._unacknowledged.popleft()
             if self._client is not None and head.session == self._session:
                 self._under_way.discard(head.mid)
-                self._acknowledged[head.mid] = hash((head.topic, head.payload))
+                self._acknowledged[head.mid] = hash((head.topic, head.payload)), now_s
                 safe += _PUBACK + head.mid.to_bytes(2, "big")
         if safe and self._client is not None:
             # Paho would send each of them alone, which takes longer than to receive a message.

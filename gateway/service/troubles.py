@@ -177,8 +177,9 @@ async def _settle(pool: Pool, directory: Directory, one: TroubleRow) -> None:
         if one.cause in EMERGENCIES:
             # That they are back, or up, is good to know; that all is well a human has to say (I4, I7).
             work = await locked(conn, directory, one.case_id)
-            work.note("case.restored", {"kind": one.cause, "left": work.case.kinds}, actor=_BY)
-            await work.flush()
+            if work.case.state != CaseState.CLOSED:
+                work.note("case.restored", {"kind": one.cause, "left": work.case.kinds}, actor=_BY)
+                await work.flush()
         else:
             await _close(conn, directory, one.case_id, {"kind": one.cause})
         await supervision.over(conn, [one.id])

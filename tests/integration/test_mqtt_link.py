@@ -349,6 +349,25 @@ async def test_what_was_sent_again_and_is_read_late_hides_no_other_message(nats:
         assert sorted(got) == sorted(second)
 
 
+async def test_what_a_broker_goes_on_to_send_is_handed_out_in_the_end(
+    nats: RealBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A press that looks like one that was acknowledged, number and all, is late by this at the most, never hidden."""
+    monkeypatch.setattr("gateway.links.mqtt._STALE_FOR_S", 2.5)
+    async with _linked(nats.port) as linked:
+        await _publish(nats, b"one")
+        one = await linked.take()
+        # As if the same words had been acknowledged under this number a moment ago.
+        content = hash((one.topic, one.payload))
+        linked.link._acknowledged[one.mid] = content, time.monotonic()
+        linked.link._under_way.clear()
+        again = await linked.take()
+        assert (again.mid, again.payload) == (one.mid, b"one")
+        assert again.received_mono - one.received_mono > 2
+        linked.link.acknowledge_all([one, again])
+        await linked.passed()
+
+
 async def test_a_packet_number_that_is_used_again_is_a_new_message(broker: RealBroker) -> None:
     """What looks like a repeat of an acknowledged message may be the next press."""
     async with Tap(broker.port, one_number=True).open() as tap, _linked(tap.port) as linked:
