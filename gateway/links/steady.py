@@ -70,13 +70,9 @@ class SteadyClock:
         """Return the steady time when the monotonic clock of this process showed `mono` seconds."""
         return self._at + timedelta(seconds=mono - self._mono_then)
 
-    def of_wall(self, at: datetime) -> datetime:
-        """Return the steady time of a time of day, as far as the wall clock is right now."""
-        return at + (self.now() - self._wall())
-
-    def to_wall(self, at: datetime) -> datetime:
-        """Return the time of day of a steady time, as the wall clock shows it now."""
-        return at + (self._wall() - self.now())
+    def shift(self) -> timedelta:
+        """Return how far the wall clock is ahead of steady time now."""
+        return self._wall() - self.now()
 
     def anchor(self, at: datetime) -> Anchor:
         """Return what another process needs to go on from the steady time `at`."""

@@ -16,7 +16,7 @@ from gateway.domain.case import DomainError
 from gateway.keyring import DataKey, ErasedKey, Keyring
 from gateway.site.model import MqttEntry, Site, TerminalEntry, areas_of, care_of, to_address, to_channel
 from gateway.site.supervision import SHIPPED_PLANS, profile_of
-from gateway.store import queries, supervision
+from gateway.store import queries, supervision, troubles
 from gateway.store.pool import Connection, Pool
 
 __all__ = ["Applied", "Change", "SiteConflict", "apply_site", "compare"]
@@ -478,10 +478,10 @@ class _Writer:
                 if area not in areas:
                     areas[area] = kind, key.seal(" ".join(words), about=f"area {area}")
                 members.append((name, area))
-        await supervision.write_areas(
+        await troubles.write_areas(
             self._conn, site=self._site.site, district=self._site.district, areas=areas, key=key.id
         )
-        await supervision.write_members(self._conn, homes, members)
+        await troubles.write_members(self._conn, homes, members)
 
     async def _write_plan(self, name: str, new: Definition) -> None:
         await self._conn.execute(

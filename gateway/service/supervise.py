@@ -16,10 +16,11 @@ from gateway.domain.wellbeing import Care, Place, Signs
 from gateway.keyring import ErasedKey, Keyring, KeyringError
 from gateway.service.places import place_of
 from gateway.site.supervision import read_care
-from gateway.store import events, supervision
+from gateway.store import events, supervision, troubles
 from gateway.store.events import NewEvent
 from gateway.store.pool import Connection, Pool
-from gateway.store.supervision import DailyRow, HearingRow, LookRow, NewTrouble, OpenCase, WatchRow
+from gateway.store.supervision import DailyRow, HearingRow, LookRow, NewTrouble, WatchRow
+from gateway.store.troubles import OpenCase
 
 __all__ = ["STATES", "Swept", "note_state", "sweep"]
 
@@ -71,7 +72,7 @@ async def _look(
 ) -> tuple[int, int]:
     deafness = _deafness(await supervision.hearing(conn))
     raised: dict[str, list[OpenCase]] = {}
-    for case in await supervision.raised_by(conn, [row.terminal for row in found]):
+    for case in await troubles.raised_by(conn, [row.terminal for row in found]):
         raised.setdefault(case.terminal, []).append(case)
     due = [row.terminal_uid for row in found if row.daily_at <= now]
     daily = await supervision.daily(conn, due, since=now - _CURVE) if due else {}

@@ -22,10 +22,11 @@ from gateway.service.case_commands import Outcome, close_in
 from gateway.service.case_work import locked
 from gateway.service.command_terminals import give_command
 from gateway.service.raise_alarm import Press, raise_alarm_in, raise_alarms_in
-from gateway.store import procedures, supervision
+from gateway.store import procedures
+from gateway.store import troubles as store
 from gateway.store.directory import Directory
 from gateway.store.pool import Connection, Pool, is_data_error
-from gateway.store.supervision import IncidentRow, TroubleRow
+from gateway.store.troubles import IncidentRow, TroubleRow
 
 __all__ = ["gather_incidents", "settle_incidents", "settle_troubles", "tell_troubles", "track_emergencies"]
 
@@ -52,20 +53,20 @@ async def gather_incidents(pool: Pool, directory: Directory) -> int:
         await _know_cells(conn, directory, since=await procedures.the_time(conn) - _FRESH)
         for cause in sorted(_TOGETHER):
             since = await procedures.the_time(conn) - _FRESH
-            found = await supervision.crowds(conn, cause=cause, since=since, least=_LEAST, share=_SHARE)
+            found = await store.crowds(conn, cause=cause, since=since, least=_LEAST, share=_SHARE)
             for area in found:
                 # The smallest area first: whoever is in its incident does not count for the larger ones.
-                if await supervision.start_incident(conn, area, cause=cause, since=since, least=_LEAST) is not None:
+                if await store.start_incident(conn, area, cause=cause, since=since, least=_LEAST) is not None:
                     changed += 1
-        over = await supervision.thinned(conn, share=_SHARE)
+        over = await store.thinned(conn, share=_SHARE)
         if over:
-            await supervision.end_incidents(conn, over)
+            await store.end_incidents(conn, over)
     return changed + len(over)
 
 
 async def _know_cells(conn: Connection, directory: Directory, *, since: datetime) -> None:
     """Note who was in which radio cell, for those cells that lost terminals: nobody registers them beforehand."""
-    found = await supervision.fresh_cells(conn, since=since, least=_LEAST)
+    found = await store.fresh_cells(conn, since=since, least=_LEAST)
     if not found:
         return
     sites = {site.id: site for site in await directory.sites(conn)}
@@ -74,10 +75,8 @@ async def _know_cells(conn: Connection, directory: Directory, *, since: datetime
             continue
         area = directory.keyring.area(name, "cell", (cell,))
         sealed = site.key.seal(cell, about=f"area {area}")
-        await supervision.write_areas(
-            conn, site=name, district=district, areas={area: ("cell", sealed)}, key=site.key.id
-        )
-        await supervision.write_cell(conn, area, site=name, cell=cell)
+        await store.write_areas(conn, site=name, district=district, areas={area: ("cell", sealed)}, key=site.key.id)
+        await store.write_cell(conn, area, site=name, cell=cell)
 
 
 async def tell_troubles(pool: Pool, directory: Directory, *, limit: int = 50) -> int:
@@ -88,8 +87,8 @@ async def tell_troubles(pool: Pool, directory: Directory, *, limit: int = 50) ->
     from being told (D12).
     """
     async with pool.connection() as conn:
-        await supervision.recase(conn, after=_AGAIN)
-        found = await supervision.uncased(conn, limit=limit)
+        await store.recase(conn, after=_AGAIN)
+        found = await store.uncased(conn, limit=limit)
     if not found:
         return 0
     try:
@@ -120,15 +119,12 @@ def _is_away(exc: Exception) -> bool:
 
 async def _tell(pool: Pool, directory: Directory, found: Sequence[TroubleRow]) -> None:
     async with pool.connection() as conn, conn.pipeline(), conn.transaction():
-        subjects = {keys.trouble_subject(one.terminal, one.cause): (one.terminal, one.cause) for one in found}
-        open_now = {
-            keys.trouble_subject(case.terminal, case.kind): case.case_id
-            for case in await supervision.open_technical(conn, subjects)
-        }
+        raised_before = await store.raised_by(conn, [one.terminal for one in found])
+        open_now = {(case.terminal, case.kind): case.case_id for case in raised_before}
         cases: dict[int, UUID] = {}
         new: list[TroubleRow] = []
         for one in found:
-            known = open_now.get(keys.trouble_subject(one.terminal, one.cause))
+            known = open_now.get((one.terminal, one.cause))
             if known is None:
                 new.append(one)
             else:
@@ -140,7 +136,7 @@ async def _tell(pool: Pool, directory: Directory, found: Sequence[TroubleRow]) -
             if done is None:
                 done = await raise_alarm_in(conn, directory, press, worker=None)
             cases[one.id] = done.case_id
-        await supervision.cased(conn, cases)
+        await store.cased(conn, cases)
 
 
 def _press(one: TroubleRow, *, now: datetime) -> Press:
@@ -167,7 +163,7 @@ def _said(detail: Mapping[str, Any]) -> tuple[str, ...]:
 async def settle_troubles(pool: Pool, directory: Directory, *, limit: int = 50) -> int:
     """Close the cases of troubles that are over, or that an incident now stands for; returns how many those were."""
     async with pool.connection() as conn:
-        found = await supervision.unsettled(conn, limit=limit)
+        found = await store.unsettled(conn, limit=limit)
     return sum([await _surely(_settle(pool, directory, one), one) for one in found])
 
 
@@ -182,22 +178,22 @@ async def _settle(pool: Pool, directory: Directory, one: TroubleRow) -> None:
                 await work.flush()
         else:
             await _close(conn, directory, one.case_id, {"kind": one.cause})
-        await supervision.over(conn, [one.id])
+        await store.over(conn, [one.id])
 
 
 async def settle_incidents(pool: Pool, directory: Directory, *, limit: int = 20) -> int:
     """Raise the cases of new incidents, and close those of incidents that are over; returns how many those were."""
     async with pool.connection() as conn:
-        found = await supervision.unsettled_incidents(conn, limit=limit)
+        found = await store.unsettled_incidents(conn, limit=limit)
     for one in found:
         async with pool.connection() as conn, conn.transaction():
             if one.case_id is None and not one.cleared:
                 case = await raise_alarm_in(conn, directory, await _report(conn, directory, one), worker=None)
-                await supervision.incident_cased(conn, one.id, case.case_id)
+                await store.incident_cased(conn, one.id, case.case_id)
             else:
                 if one.case_id is not None:
                     await _close(conn, directory, one.case_id, {"kind": AREA_LOST})
-                await supervision.incident_over(conn, one.id)
+                await store.incident_over(conn, one.id)
     return len(found)
 
 
@@ -207,15 +203,15 @@ async def track_emergencies(pool: Pool, directory: Directory) -> int:
     Returns how many were told. Only those whose model is set up for it; nothing is heard in the room by it.
     """
     async with pool.connection() as conn:
-        begin, end = await supervision.to_track(conn), await supervision.tracked_enough(conn)
+        begin, end = await store.to_track(conn), await store.tracked_enough(conn)
     for case, terminal, every_s in begin:
         await _every(pool, directory, terminal, every_s, case=case)
         async with pool.connection() as conn:
-            await supervision.track(conn, case, terminal)
+            await store.track(conn, case, terminal)
     for terminal, every_s in {terminal: every_s for _, terminal, every_s in end}.items():
         await _every(pool, directory, terminal, every_s, case=None)
         async with pool.connection() as conn:
-            await supervision.end_tracking(conn, terminal)
+            await store.end_tracking(conn, terminal)
     return len(begin) + len(end)
 
 

@@ -84,6 +84,9 @@ _PIECE = 50
 _TRUSTED_SKEW_S = 5
 """How far off a terminal's clock may be if it is to say when what a broker had kept was sent."""
 
+_TRUSTED_FOR = "interval '1 day'"
+"""How long a clock that was right counts as right. A report that was only late says nothing against it."""
+
 _COPY = "COPY staged FROM STDIN (FORMAT BINARY)"
 
 
@@ -170,7 +173,8 @@ _FIELDS = ("battery_pct", "signal_dbm", "mains", "firmware", "cell")
 
 _STATE = f"""
     INSERT INTO terminal_state AS s (terminal_uid, seen_at, heard_at, kept, status_at, boot, seq,
-                                     {", ".join(f"{name}, {name}_at" for name in _FIELDS)}, fix, fix_at, clock_skew_s)
+                                     {", ".join(f"{name}, {name}_at" for name in _FIELDS)}, fix, fix_at, clock_skew_s,
+                                     clock_good_at)
 """
 _NEWER_WINS = f"""
     ON CONFLICT (terminal_uid) DO UPDATE SET
@@ -179,6 +183,7 @@ _NEWER_WINS = f"""
         kept = CASE WHEN excluded.heard_at >= s.heard_at THEN excluded.kept ELSE s.kept END,
         clock_skew_s = CASE WHEN excluded.heard_at >= s.heard_at
                             THEN coalesce(excluded.clock_skew_s, s.clock_skew_s) ELSE s.clock_skew_s END,
+        clock_good_at = greatest(s.clock_good_at, excluded.clock_good_at),
         status_at = greatest(s.status_at, excluded.status_at),
         boot = CASE WHEN excluded.status_at >= coalesce(s.status_at, '-infinity')
                     THEN coalesce(excluded.boot, s.boot) ELSE s.boot END,
@@ -208,15 +213,18 @@ _STATUS = ", ".join(
 )
 # Boot and sequence of fixes and events say nothing of the state: only a heartbeat has a status_at.
 # In the order of the terminals, so that two writers cannot block each other.
-# What a broker had kept was sent before it was heard, if the terminal's clock is one to believe.
+# What a broker had kept was sent before it was heard, if the terminal's clock is one to believe. What is older than the
+# time up to which everything was heard the terminal itself had kept back: nobody knows when it sent that.
 _RENEW_STAGED = f"""
     {_STATE}
     SELECT uid, max(received_at), max(heard_at), (array_agg(kept ORDER BY heard_at DESC, n DESC))[1],
-           max(status_at), {_STATUS}, {_newest("fix", "fix_at")}, max(fix_at), {_newest("skew_s", "heard_at")}
+           max(status_at), {_STATUS}, {_newest("fix", "fix_at")}, max(fix_at), {_newest("skew_s", "heard_at")},
+           max(heard_at) FILTER (WHERE abs(skew_s) <= {_TRUSTED_SKEW_S})
     FROM (SELECT terminal AS uid, staged.n, staged.received_at, staged.status_at, staged.skew_s, staged.fix,
                  staged.fix_at, staged.battery_pct, staged.signal_dbm, staged.mains, staged.firmware, staged.cell,
                  staged.kept,
-                 CASE WHEN staged.sent_at < staged.heard_at AND abs(known.clock_skew_s) <= {_TRUSTED_SKEW_S}
+                 CASE WHEN staged.sent_at < staged.heard_at AND known.clock_good_at > staged.heard_at - {_TRUSTED_FOR}
+                           AND staged.sent_at > (SELECT horizon FROM hearing)
                       THEN staged.sent_at ELSE staged.heard_at END AS heard_at,
                  CASE WHEN staged.status_at IS NOT NULL THEN staged.boot END AS boot,
                  CASE WHEN staged.status_at IS NOT NULL THEN staged.seq END AS seq
@@ -257,7 +265,7 @@ _RENEW = f"""
     {_STATE}
     SELECT uid, seen_at, coalesce((SELECT horizon FROM hearing), seen_at), true, status_at, boot, seq,
            {", ".join(f"{name}, CASE WHEN {name} IS NOT NULL THEN status_at END" for name in _FIELDS)}, fix, fix_at,
-           skew_s
+           skew_s, NULL
     FROM unnest(%b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[], %b::int2[],
                 %b::int2[], %b::bool[], %b::text[], %b::text[], %b::jsonb[], %b::timestamptz[], %b::float8[])
          AS told (uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains, firmware, cell, fix, fix_at,

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 
 import psycopg
 
@@ -47,8 +46,6 @@ class Supervisor:
         link: MqttLink,
         clock: SteadyClock,
         hearing: Hearing,
-        *,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`link` sends our own words; it is not the one that brings them, where they would wait behind all reports."""
         self._pool = pool
@@ -56,7 +53,6 @@ class Supervisor:
         self._link = link
         self._clock = clock
         self._hearing = hearing
-        self._wall = wall
         self._found = False
         self._gathered_s = 0.0
 
@@ -120,7 +116,7 @@ class Supervisor:
                     (now - moved.deaf_from).total_seconds(),
                     ", nor kept for us: terminals get the time to report again" if total else "",
                 )
-        shift = self._wall() - self._clock.now()
+        shift = self._clock.shift()
         more = True
         while more:
             with SWEEP.time():

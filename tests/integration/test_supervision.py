@@ -16,7 +16,7 @@ from gateway.service.raise_alarm import Press, raise_alarm
 from gateway.service.supervise import note_state
 from gateway.store import supervision
 from gateway.store.directory import Directory
-from gateway.store.supervision import TroubleRow
+from gateway.store.troubles import TroubleRow
 from tests.integration.plants import District, district_site
 
 START = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)  # ten in the morning in Nanjing
@@ -275,6 +275,23 @@ async def test_what_a_terminal_says_of_itself_counts(district: District) -> None
     await note_state(district.pool, "t0-0", "sim_balance", 50, at=district.now)
     await district.sweep()
     assert await district.troubles() == set()
+
+
+async def test_what_a_terminal_had_kept_back_itself_makes_it_no_older(district: District) -> None:
+    """Its last word while nobody listened may be one that it had kept for long: it was alive when it sent that."""
+    await district.tell(district.beat("t0-0", at=district.now), district.beat("t1-0", at=district.now))
+    await district.sweep()
+    began = district.now
+    district.pass_by(290)
+    for name, at in (("t0-0", began - timedelta(seconds=200)), ("t1-0", began + timedelta(seconds=100))):
+        await district.tell(replace(district.beat(name, at=at), late=True))
+    await district.sweep()
+    heard = dict(
+        await district.rows(
+            "SELECT public_id, heard_at FROM terminal_state s JOIN terminal t ON t.uid = s.terminal_uid"
+        )
+    )
+    assert heard == {"t0-0": district.now, "t1-0": began + timedelta(seconds=100)}
 
 
 async def test_while_nobody_listened_nobody_is_lost(district: District) -> None:

@@ -48,10 +48,10 @@ def beat(seq: int) -> Delivery:
     )
 
 
-@pytest.mark.usefixtures("site")
-async def test_a_report_is_acknowledged_after_its_commit(database: str, pool: Pool, directory: Directory) -> None:
-    link = Link()
-    lane = TelemetryLane(
+def _lane(
+    link: Link, pool: Pool, directory: Directory, *, heard: Callable[[str], None] = lambda _: None
+) -> TelemetryLane:
+    return TelemetryLane(
         link,  # type: ignore[arg-type]
         pool,
         directory,
@@ -59,7 +59,14 @@ async def test_a_report_is_acknowledged_after_its_commit(database: str, pool: Po
         worker=lambda: None,
         is_working_day=Workdays().is_working_day,
         rng=Random(1),
+        heard=lambda topic, _payload: heard(topic),
     )
+
+
+@pytest.mark.usefixtures("site")
+async def test_a_report_is_acknowledged_after_its_commit(database: str, pool: Pool, directory: Directory) -> None:
+    link = Link()
+    lane = _lane(link, pool, directory)
     task = asyncio.ensure_future(lane.run())
     await asyncio.sleep(0.05)
     reports = [beat(seq) for seq in range(1, 4)]
@@ -83,16 +90,7 @@ async def test_a_report_is_acknowledged_after_its_commit(database: str, pool: Po
 async def _handled(pool: Pool, directory: Directory, *deliveries: Delivery, heard: list[str] | None = None) -> Link:
     """Let a lane handle these and return its link."""
     link = Link()
-    lane = TelemetryLane(
-        link,  # type: ignore[arg-type]
-        pool,
-        directory,
-        submit=lambda _: None,
-        worker=lambda: None,
-        is_working_day=Workdays().is_working_day,
-        rng=Random(1),
-        heard=lambda topic, _payload: (heard if heard is not None else []).append(topic),
-    )
+    lane = _lane(link, pool, directory, heard=lambda topic: (heard if heard is not None else []).append(topic))
     task = asyncio.ensure_future(lane.run())
     await asyncio.sleep(0.05)
     for one in deliveries:

@@ -2,6 +2,7 @@
 
 -- The steady time of the last sign of life: no step of the wall clock moves it (see gateway/supervise/clock.py).
 ALTER TABLE terminal_state ADD heard_at timestamptz, ADD kept boolean NOT NULL DEFAULT false, ADD cell text,
+    ADD clock_good_at timestamptz,                   -- steady: when its clock was last seen to be right
     -- when each of these was said: reports that come in another order say the same in the end
     ADD battery_pct_at timestamptz, ADD signal_dbm_at timestamptz, ADD mains_at timestamptz,
     ADD firmware_at timestamptz, ADD cell_at timestamptz;
