@@ -63,6 +63,7 @@ def courses(draw: st.DrawFn) -> list[Window]:
     course = []
     rng = draw(st.randoms(use_true_random=False))
     quiet = dict.fromkeys(NAMES, 0)
+    moments = set[float]()
     for window in range(number):
         beats = []
         for name in NAMES:
@@ -72,13 +73,18 @@ def courses(draw: st.DrawFn) -> list[Window]:
             if window and rng.random() < 0.15:
                 quiet[name] = rng.randrange(1, 10)
             for _ in range(rng.randrange(1, 4)):
-                sent_s = window * WINDOW_S + rng.uniform(0.5, WINDOW_S - 1)
+                sent_s = window * WINDOW_S + round(rng.uniform(0.5, WINDOW_S - 1), 3)
+                # Now and then one that was kept back for long in the terminal itself.
+                lag_s = rng.choice((0, 0, 0, round(rng.uniform(1, 100), 3)))
+                # Of two that say something of the same moment nobody knows which is true.
+                while round(sent_s - lag_s, 3) in moments or round(sent_s, 3) in moments:
+                    sent_s += 0.001
+                moments |= {round(sent_s - lag_s, 3), round(sent_s, 3)}
                 beats.append(
                     Beat(
                         name,
                         round(sent_s, 3),
-                        # Now and then one that was kept back for long in the terminal itself.
-                        lag_s=rng.choice((0, 0, 0, round(rng.uniform(1, 100), 3))),
+                        lag_s=lag_s,
                         battery=rng.choice((None, 80, 80, 22, 18, 12, 8)),
                         mains=rng.choice((None, True, True, False)),
                         signal=rng.choice((None, -70, -70, -110)),
