@@ -15,10 +15,13 @@ from gateway.domain.outbox import DueNotice
 from gateway.garbage import collect_when_quiet
 from gateway.ingest.alarms import FILTERS as ALARM_FILTERS
 from gateway.ingest.alarms import AlarmLane
+from gateway.ingest.giving_way import GivingWay
 from gateway.ingest.read_ahead import read_ahead
 from gateway.ingest.retention import keep_days
 from gateway.ingest.rollups import keep_rolled_up
 from gateway.ingest.telemetry import FILTERS as TELEMETRY_FILTERS
+from gateway.ingest.telemetry import PIECE as TELEMETRY_PIECE
+from gateway.ingest.telemetry import REST_S as TELEMETRY_REST_S
 from gateway.ingest.telemetry import TelemetryLane
 from gateway.keyring import Keyring
 from gateway.links.auth_callout import CredentialCache, Responder
@@ -41,9 +44,6 @@ from protocols.okc import echo_topics
 __all__ = ["keyring_of", "run"]
 
 _log = logging.getLogger(__name__)
-
-_TELEMETRY_PIECE = 2048
-"""Bytes of telemetry that are read in one go, some ten reports: an alarm waits for that at every step of its way."""
 
 _TELEMETRY_LOCK = 0x74656C65
 _ROLLUP_LOCK = 0x726F6C6C
@@ -81,8 +81,14 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
 
         alarm_link = MqttLink(settings.broker, client_id=f"~alarms-{settings.replica}", filters=ALARM_FILTERS)
+        giving_way = GivingWay(lambda: alarms.storing or dispatcher.beginning)
         telemetry_link = MqttLink(
-            settings.broker, client_id="~telemetry", filters=TELEMETRY_FILTERS, piece=_TELEMETRY_PIECE
+            settings.broker,
+            client_id="~telemetry",
+            filters=TELEMETRY_FILTERS,
+            piece=TELEMETRY_PIECE,
+            rest_s=TELEMETRY_REST_S,
+            wait=giving_way.now,
         )
         notify_link = MqttLink(settings.broker, client_id=f"~notify-{settings.replica}")
 
@@ -141,6 +147,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             rng=rng,
             clock=steady,
             heard=hearing.heard,
+            give_way=giving_way.wait,
             largest=settings.telemetry_batch,
         )
         supervisor = Supervisor(supervise_pool, directory, notify_link, steady, hearing)

@@ -20,6 +20,7 @@ from gateway.cli import asynchronous, err, out, settings_of, show_json, show_tab
 from gateway.config import Settings
 from gateway.domain.case import NotFound
 from gateway.garbage import in_small_pieces
+from gateway.ingest.telemetry import PIECE, REST_S
 from gateway.links.mqtt import Delivery, MqttLink
 from gateway.logs import set_up
 from gateway.service import apply_site as sites
@@ -92,7 +93,7 @@ def receive(ctx: typer.Context, topic: Annotated[str, typer.Option(help="Filter 
 
 async def _receive(settings: Settings, topic: str) -> None:
     in_small_pieces()
-    link = MqttLink(settings.broker, client_id="~floor", filters=((topic, 1),), piece=2048)
+    link = MqttLink(settings.broker, client_id="~floor", filters=((topic, 1),), piece=PIECE, rest_s=REST_S)
     waiting: list[Delivery] = []
     count = 0
     async with asyncio.TaskGroup() as tasks:

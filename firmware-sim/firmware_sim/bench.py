@@ -18,16 +18,27 @@ from firmware_sim import fleet as fleets
 from firmware_sim import stack as stacks
 from firmware_sim.fleet import Broker, Fleet, PressRecord
 from firmware_sim.responders import Arrival, Responders
+from firmware_sim.seat import Refused, Seat
 from firmware_sim.sites import NANJING, SiteFile, TerminalEntry
 from firmware_sim.stack import RunInfo, Stack, StackError
 
-__all__ = ["WARM_UP", "installed", "machine", "online", "press_one_by_one", "settled", "undisturbed"]
+__all__ = [
+    "WARM_UP",
+    "close_cases",
+    "installed",
+    "machine",
+    "online",
+    "press_one_by_one",
+    "settled",
+    "undisturbed",
+]
 
 WARM_UP = 10
 """Presses that do not count: the first ones open connections and fill caches."""
 
 _ARRIVE_WITHIN_S = 10.0
 _ONLINE_WITHIN_S = 120.0
+_CLOSING = 4
 
 
 async def _nothing() -> None:
@@ -148,3 +159,26 @@ async def settled(
             await responders.wait(everybody)
     except TimeoutError:
         pass
+
+
+async def close_cases(seat: Seat, cases: Sequence[UUID], console: Console) -> None:
+    """Have an operator bring cases to their end: with nobody answering, everybody in them would be called again.
+
+    Raises:
+        StackError: One could not be closed.
+    """
+    left = iter(cases)
+
+    async def work() -> None:
+        for case in left:
+            await seat.own(case)
+            await seat.fact(case, "on_scene", "ambulance_120")
+            await seat.close(case, "hospital", confirmed_by="ambulance_120")
+
+    try:
+        with console.status(f"Closing {len(cases)} cases …"):
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(_CLOSING):
+                    tasks.create_task(work(), name="closing")
+    except* Refused as refused:
+        raise StackError(f"a case could not be closed: {refused.exceptions[0]}") from None

@@ -17,12 +17,12 @@ import aiohttp
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from firmware_sim.bench import WARM_UP, installed, machine, online, settled, undisturbed
+from firmware_sim.bench import WARM_UP, close_cases, installed, machine, online, settled, undisturbed
 from firmware_sim.figures import Judged, Sample, evaluate, quantile, summary
 from firmware_sim.fleet import Fleet, PressRecord
 from firmware_sim.history import copy_cases, count_rows
 from firmware_sim.responders import Responders
-from firmware_sim.seat import Refused, Seat
+from firmware_sim.seat import Seat
 from firmware_sim.sites import made_up
 from firmware_sim.stack import StackError
 
@@ -31,7 +31,6 @@ __all__ = ["RATIO", "Options", "Report", "judge", "run"]
 RATIO = 1.2
 """How much longer the median press may take until its case is committed (design, section 5)."""
 
-_CLOSING = 4
 _ORIGINALS = 100
 _ORIGINAL_EVERY_S = 0.05
 
@@ -193,7 +192,7 @@ async def _gateway(name: str, terminals: int, options: Options, console: Console
 
 async def _fill(gateway: _Gateway, cases: Sequence[UUID], options: Options, console: Console) -> None:
     """Have an operator close the cases, and copy them until there are enough."""
-    await _close(gateway.seat, cases, console)
+    await close_cases(gateway.seat, cases, console)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -208,21 +207,3 @@ async def _fill(gateway: _Gateway, cases: Sequence[UUID], options: Options, cons
             progress.update(bar, completed=min(closed, options.cases))
 
         await copy_cases(gateway.database, to=options.cases, households=gateway.households, progress=show)
-
-
-async def _close(seat: Seat, cases: Sequence[UUID], console: Console) -> None:
-    left = iter(cases)
-
-    async def work() -> None:
-        for case in left:
-            await seat.own(case)
-            await seat.fact(case, "on_scene", "ambulance_120")
-            await seat.close(case, "hospital", confirmed_by="ambulance_120")
-
-    try:
-        with console.status(f"Closing {len(cases)} cases …"):
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(_CLOSING):
-                    tasks.create_task(work(), name="closing")
-    except* Refused as refused:
-        raise StackError(f"a case could not be closed: {refused.exceptions[0]}") from None

@@ -19,16 +19,27 @@ from time import monotonic
 from typing import Any, LiteralString, Self
 from urllib.parse import unquote, urlsplit
 
+import aiohttp
 import psutil
 import psycopg
 from rich.console import Console
 
 from firmware_sim import processes
-from firmware_sim.bench import WARM_UP, installed, machine, online, press_one_by_one, settled, undisturbed
+from firmware_sim.bench import (
+    WARM_UP,
+    close_cases,
+    installed,
+    machine,
+    online,
+    press_one_by_one,
+    settled,
+    undisturbed,
+)
 from firmware_sim.children import Child, child
 from firmware_sim.figures import Judged, Sample, evaluate, quantile, summary
 from firmware_sim.flood import Orders
 from firmware_sim.responders import Responders
+from firmware_sim.seat import Seat
 from firmware_sim.sites import TerminalEntry, made_up
 from firmware_sim.stack import RunInfo, StackError
 from protocols.okc import Up, up_topic
@@ -159,6 +170,8 @@ async def run(options: Options, console: Console) -> Report:
         fleet = await cleanup.enter_async_context(
             online(entries[:pressing], stack, info, seed=options.seed, console=console)
         )
+        client = await cleanup.enter_async_context(aiohttp.ClientSession())
+        seat = Seat(client, info.http, await stack.create_key(role="operator", name="bench"), "seat-bench")
         unpressed = iter(fleet.terminals)
 
         async def press(name: str, presses: int) -> tuple[Sample, ...]:
@@ -167,7 +180,10 @@ async def run(options: Options, console: Console) -> Report:
                 name, chosen, fleet, rate_per_s=5.0, rng=Random(options.seed), console=console
             )
             await settled(fleet, responders, records)
-            return tuple(evaluate(records, responders.arrivals))
+            samples = tuple(evaluate(records, responders.arrivals))
+            # Else everybody in them would be called again and again, in the midst of what is measured next.
+            await close_cases(seat, [record.case for record in records if record.case is not None], console)
+            return samples
 
         with undisturbed():
             await press("warm-up", WARM_UP)

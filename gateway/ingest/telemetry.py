@@ -6,7 +6,7 @@ It runs apart from the alarm lane: nothing here can end, delay or hide an alarm 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import date
 from random import Random
 from uuid import UUID
@@ -29,13 +29,20 @@ from protocols.okc import Up, echo_topics, parse_up, up_filter
 from schemas.reports import EventReport, ResultReport
 from schemas.tolerance import Unreadable, read_reports
 
-__all__ = ["FILTERS", "TelemetryLane"]
+__all__ = ["FILTERS", "PIECE", "REST_S", "TelemetryLane"]
 
 _log = logging.getLogger(__name__)
 
 FILTERS = tuple((up_filter(kind), 1) for kind in Up if kind is not Up.ALARM)
+
+PIECE = 2048
+"""Bytes that are read in one go, some ten reports: an alarm waits for that at every step of its way."""
+
+REST_S = 0.004
+"""How long a link of telemetry rests when it has read all there was: many reports at once cost less than one by one."""
+
 _TRANSPORT = "mqtt"
-_LINGER_S = 0.02
+_LINGER_S = 0.1
 _LONGEST_QUEUE = 50_000
 _ECHOES = frozenset(echo_topics())
 
@@ -55,11 +62,13 @@ class TelemetryLane:
         rng: Random,
         clock: SteadyClock | None = None,
         heard: Callable[[str, bytes], None] = lambda _topic, _payload: None,
+        give_way: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0),
         largest: int = 2000,
     ) -> None:
         """`submit` sends notices committed in the name of `worker()`; up to `largest` reports are stored together.
 
-        `heard` is told of our own words when all that came before them is stored; reports are stamped by `clock`.
+        `heard` is told of our own words when all that came before them is stored; reports are stamped by `clock`;
+        `give_way` is waited for after every small piece of work.
         """
         self._link = link
         self._pool = pool
@@ -70,6 +79,7 @@ class TelemetryLane:
         self._rng = rng
         self._clock = SteadyClock() if clock is None else clock
         self._heard = heard
+        self._give_way = give_way
         self._largest = largest
         self._known: dict[str, UUID] = {}
         self._queue: asyncio.Queue[tuple[Delivery, Sequence[Told | Misread]]] = asyncio.Queue()
@@ -194,7 +204,14 @@ class TelemetryLane:
             return
 
     async def _store_reports(self, reports: Sequence[Told]) -> list[DueNotice]:
-        return await store_reports(self._pool, self._directory, reports, worker=self._worker(), known=self._known)
+        return await store_reports(
+            self._pool,
+            self._directory,
+            reports,
+            worker=self._worker(),
+            known=self._known,
+            give_way=self._give_way,
+        )
 
     async def _patiently_note(self, told: Told) -> None:
         """Let a result of a command, or a word about an alarm, count for the cases that it concerns."""

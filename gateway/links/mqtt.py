@@ -3,7 +3,7 @@
 aiomqtt 2 acknowledges a message as soon as it is queued, reads one packet a pass of the event loop, and hears of a lost
 connection only behind all that is queued: under load a broker then finds its buffer full, gives the link up, and nobody
 here knows for half a minute. So here, and only here, its insides are changed: acknowledgement is ours, the socket is
-read in large pieces, messages are handed on where they are read, and a loss is seen at once.
+read in pieces (``gateway.links.packets``), messages are handed on where they are read, and a loss is seen at once.
 ``tests/integration/test_mqtt_link.py`` is the contract with real brokers. What waits here is bounded by what a broker
 sends unacknowledged (decision 15).
 """
@@ -23,8 +23,10 @@ from typing import Any
 
 import aiomqtt
 from paho.mqtt.client import MQTT_ERR_SUCCESS, ConnectFlags, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
 
 from gateway.config import Broker
+from gateway.links.packets import Pieces, Publish
 
 __all__ = ["Delivery", "LinkDown", "MqttLink"]
 
@@ -37,6 +39,8 @@ _PUBACK = bytes((0x40, 2))
 _BACKLOG_S = 20.0
 _STALE_FOR_S = 30.0
 """How long after its acknowledgement what a broker had sent again before may still be read here."""
+
+_LOOK_AGAIN_S = 0.002
 
 _PIECE = 8_192
 """Bytes read at once: some thirty alarms, a few milliseconds of work before the loop goes on."""
@@ -65,32 +69,6 @@ class Delivery:
     done: bool = False
 
 
-class _Pieces:
-    """A socket that is read in pieces and hands them out in crumbs: paho asks for single bytes.
-
-    ``pending`` is what aiomqtt asks to know whether to go on reading without waiting for the socket.
-    """
-
-    def __init__(self, sock: socket.socket, size: int) -> None:
-        self._sock = sock
-        self._size = size
-        self._piece = b""
-        self._at = 0
-
-    def recv(self, size: int) -> bytes:
-        if self._at == len(self._piece):
-            self._piece, self._at = self._sock.recv(self._size), 0
-        start, self._at = self._at, min(self._at + size, len(self._piece))
-        return self._piece[start : self._at]
-
-    def pending(self) -> int:
-        below = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
-        return len(self._piece) - self._at + below
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-
 def _end_if_cancelled() -> None:
     """End the task if it was to end while something else came at the same moment.
 
@@ -106,14 +84,24 @@ class MqttLink:
     """One connection with a session of its own, reconnected for ever with jittered back-off."""
 
     def __init__(
-        self, broker: Broker, *, client_id: str, filters: Sequence[tuple[str, int]] = (), piece: int = _PIECE
+        self,
+        broker: Broker,
+        *,
+        client_id: str,
+        filters: Sequence[tuple[str, int]] = (),
+        piece: int = _PIECE,
+        rest_s: float = 0.0,
+        wait: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare a link that subscribes to `filters` (topic filter, QoS). Without any it keeps no session.
 
-        `piece` is how many bytes are read before anything else in this process has its turn.
+        `piece` is how many bytes are read before anything else in this process has its turn. Once all is read a link
+        rests for `rest_s`, so that more comes at once, and it reads nothing while `wait` says so.
         """
         self._broker = broker
         self._piece = piece
+        self._rest_s = rest_s
+        self._wait = wait
         self._client_id = client_id
         self._filters = filters
         self._client: aiomqtt.Client | None = None
@@ -174,6 +162,9 @@ class MqttLink:
         paho.manual_ack_set(True)  # noqa: FBT003
         connected: Callable[..., None] = paho.on_connect
         create_socket: Callable[[], socket.socket] = paho._create_socket  # noqa: SLF001
+        loop_read: Callable[[int], MQTTErrorCode] = paho.loop_read
+        on_socket_open: Callable[..., None] = paho.on_socket_open
+        loop = asyncio.get_running_loop()
 
         def note_session(paho: Any, userdata: Any, flags: ConnectFlags, code: Any, properties: Any = None) -> None:
             self._backlog_until = time.monotonic() + _BACKLOG_S if flags.session_present else 0.0
@@ -181,24 +172,74 @@ class MqttLink:
                 self._client = client  # what a session had kept comes before the subscription is confirmed
             connected(paho, userdata, flags, code, properties)
 
-        def in_pieces() -> _Pieces:
+        def in_pieces() -> Pieces:
             sock = create_socket()
             # Without it "received" waits some 40 ms for the acknowledgement of the PUBACK before it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return _Pieces(sock, self._piece)
+            return Pieces(sock, self._piece)
 
-        def hand_on(paho: Any, userdata: Any, message: MQTTMessage) -> None:
+        def opened(_paho: Any, userdata: Any, sock: Any) -> None:
+            on_socket_open(_paho, userdata, sock)  # in a thread of aiomqtt, whose reader ours takes the place of
+            loop.call_soon_threadsafe(self._watch, client, sock)
+
+        def hand_on(published: Iterable[Publish]) -> None:
+            now, now_mono = datetime.now(UTC), time.monotonic()
+            for publish in published:
+                if not self._is_again(publish):
+                    take(self._delivery(publish, now, now_mono))
+
+        def hand_on_one(paho: Any, userdata: Any, message: MQTTMessage) -> None:
             del paho, userdata
-            if not message.qos or not self._is_again(message):
-                take(self._delivery(message))
+            topic, payload = message._topic.decode(errors="replace"), bytes(message.payload)  # noqa: SLF001
+            hand_on((Publish(topic, payload, message.qos, message.retain, message.dup, message.mid),))
+
+        def read(max_packets: int = 1) -> MQTTErrorCode:
+            pieces = paho._sock  # noqa: SLF001
+            if isinstance(pieces, Pieces) and not paho._in_packet["command"]:  # noqa: SLF001
+                hand_on(pieces.publishes())
+                if not pieces.for_paho:
+                    return MQTT_ERR_SUCCESS
+            return loop_read(max_packets)
 
         paho.on_connect = note_session
-        paho.on_message = hand_on
+        paho.on_message = hand_on_one
+        paho.loop_read = read
         paho._create_socket = in_pieces  # noqa: SLF001
+        paho.on_socket_open = opened
         client.pending_calls_threshold = 10_000
         return client
 
-    def _is_again(self, message: MQTTMessage) -> bool:
+    def _watch(self, client: aiomqtt.Client, sock: Pieces) -> None:
+        """Read a socket whenever something has come, and there is no reason to wait."""
+        loop, paho, number = asyncio.get_running_loop(), client._client, sock.fileno()  # noqa: SLF001
+
+        def go_on() -> None:
+            if paho.socket() is not sock:
+                return
+            if self._wait():
+                loop.call_later(_LOOK_AGAIN_S, go_on)
+            else:
+                loop.add_reader(number, read)
+
+        def read() -> None:
+            try:
+                while not (waiting := self._wait()):
+                    paho.loop_read()
+                    if not sock.pending():
+                        break
+            except Exception as exc:  # noqa: BLE001 # as aiomqtt does it: whatever it is, the connection is of no use
+                if not client._disconnected.done():  # noqa: SLF001
+                    client._disconnected.set_exception(exc)  # noqa: SLF001
+                return
+            rest_s = _LOOK_AGAIN_S if waiting else 0.0 if sock.full else self._rest_s
+            if rest_s and paho.socket() is sock:
+                loop.remove_reader(number)
+                loop.call_later(rest_s, go_on)
+
+        if paho.socket() is sock:
+            loop.add_reader(number, read)
+
+    def _is_again(self, publish: Publish) -> bool:
         """Does a broker that tired of waiting send once more what it has sent on this connection already (NATS, D2)?
 
         While it is under way here it would fill the memory. And when we were slow to read, it may come after we have
@@ -206,12 +247,12 @@ class MqttLink:
         same packet identifier by then and would be lost. What is not marked as sent again is always new,
         and what the broker goes on to send long after the acknowledgement it does want acknowledged.
         """
-        if not message.dup:
+        if not (publish.again and publish.qos):
             return False
-        if message.mid in self._under_way:
+        if publish.mid in self._under_way:
             return True
-        content, at_s = self._acknowledged.get(message.mid, (0, -_STALE_FOR_S))
-        return time.monotonic() - at_s < _STALE_FOR_S and content == hash((message.topic, message.payload))
+        content, at_s = self._acknowledged.get(publish.mid, (0, -_STALE_FOR_S))
+        return time.monotonic() - at_s < _STALE_FOR_S and content == hash((publish.topic, publish.payload))
 
     async def _subscribe(self, client: aiomqtt.Client) -> None:
         if not self._filters:
@@ -224,18 +265,17 @@ class MqttLink:
         if refused:
             raise aiomqtt.MqttError(f"the broker refuses the subscription to {', '.join(refused)}")
 
-    def _delivery(self, message: MQTTMessage) -> Delivery:
-        now = time.monotonic()
+    def _delivery(self, publish: Publish, now: datetime, now_mono: float) -> Delivery:
         delivery = Delivery(
-            topic=message.topic,
-            payload=bytes(message.payload),
-            qos=message.qos,
-            retained=message.retain,
-            received_at=datetime.now(UTC),
-            received_mono=now,
-            mid=message.mid,
+            topic=publish.topic,
+            payload=publish.payload,
+            qos=publish.qos,
+            retained=publish.retained,
+            received_at=now,
+            received_mono=now_mono,
+            mid=publish.mid,
             session=self._session,
-            stored=now < self._backlog_until,
+            stored=now_mono < self._backlog_until,
         )
         if delivery.qos:
             self._unacknowledged.append(delivery)

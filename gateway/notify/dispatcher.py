@@ -45,6 +45,8 @@ _STARTED_WHILE_STORING = 2
 _OTHERS_STARTED_AT_ONCE = 4
 """Sends begun in one pass of the event loop: however many wait, a press is read and stored within a few passes."""
 
+_BEGINS_FOR_S = 0.01
+
 _MUCH = 64
 """So many waiting notices are a storm."""
 
@@ -95,6 +97,7 @@ class Dispatcher:
         self._failed: deque[Tried] = deque()
         self._to_record = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
+        self._began_s = -_BEGINS_FOR_S
         self.worker: int | None = None
 
     def submit(self, notices: Iterable[DueNotice]) -> None:
@@ -118,6 +121,11 @@ class Dispatcher:
     def busy(self) -> bool:
         """Does more wait to be sent than can be sent at a time?"""
         return self._lanes.waiting >= _MUCH
+
+    @property
+    def beginning(self) -> bool:
+        """Are calls about to be sent, or were they just now, so that their bytes may not have left yet?"""
+        return self._lanes.ready or time.monotonic() - self._began_s < _BEGINS_FOR_S
 
     async def run(self) -> None:
         """Send until cancelled. Losing the database only stops the recording until it is back."""
@@ -211,6 +219,7 @@ class Dispatcher:
         kind = notice.spec.kind
         self._observe("sending")
         started_at, started_s = datetime.now(UTC), time.monotonic()
+        self._began_s = started_s
         outcome = await self._try(kind, notice)
         took_s = time.monotonic() - started_s
         self._observe("sent")

@@ -1,10 +1,10 @@
 """Heartbeats, fixes and events of many terminals at once: stored, and the newest state kept."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from gateway.domain.outbox import DueNotice
@@ -28,8 +28,7 @@ SANE_CLOCK = timedelta(days=7)
 """A terminal's time further than this from ours is no time to store a series under; ours is taken instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """One report that could be read.
 
     ``heard_at`` is the steady time of its receipt, None: the same as the time of day. ``kept``: the broker keeps such
@@ -124,15 +123,16 @@ async def store_reports(
     *,
     worker: int | None,
     known: dict[str, UUID] | None = None,
+    give_way: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0),
 ) -> list[DueNotice]:
     """Store a batch in one transaction; reports of terminals that nobody knows are left out.
 
     A fix that is worth telling moves the location of the terminal's open cases: the updates that `worker` has to
     send because of that come back. `known` remembers from one batch to the next which terminal is which: a terminal
-    keeps its uid for ever.
+    keeps its uid for ever. `give_way` is waited for after every small piece of work.
     """
     async with pool.connection() as conn, conn.transaction():
-        return await store_reports_in(conn, directory, told, worker=worker, known=known)
+        return await store_reports_in(conn, directory, told, worker=worker, known=known, give_way=give_way)
 
 
 async def store_reports_in(
@@ -142,6 +142,7 @@ async def store_reports_in(
     *,
     worker: int | None,
     known: dict[str, UUID] | None = None,
+    give_way: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0),
 ) -> list[DueNotice]:
     """Do the work of `store_reports` in the caller's transaction."""
     known = {} if known is None else known
@@ -155,10 +156,10 @@ async def store_reports_in(
         if (uid := known.get(one.terminal)) is not None:
             rows.append(_row(n, uid, one))
         if n % _PIECE == _PIECE - 1:
-            await asyncio.sleep(0)
+            await give_way()
     if not rows:
         return []
-    await telemetry.stage(conn, rows)
+    await telemetry.stage(conn, rows, give_way=give_way)
     await telemetry.store_staged(conn, {row.kind for row in rows})
     moved = _newest_fixes(rows)
     if not moved:

@@ -5,7 +5,7 @@ and COPY knows no ON CONFLICT. From there three inserts and one upsert take a wh
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
@@ -120,15 +120,20 @@ async def prepare_stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
     await conn.execute("SELECT telemetry_days(%s::date[])", (sorted({row.at.astimezone(UTC).date() for row in rows}),))
 
 
-async def stage(conn: Connection, rows: Sequence[ReportRow]) -> None:
-    """Put reports into the stage of this session. They are gone from there at the end of the transaction."""
+async def stage(
+    conn: Connection, rows: Sequence[ReportRow], *, give_way: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
+) -> None:
+    """Put reports into the stage of this session. They are gone from there at the end of the transaction.
+
+    `give_way` is waited for after every small piece of work.
+    """
     await prepare_stage(conn, rows)
     async with conn.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_TYPES)
         for n, row in enumerate(rows, 1):
             await copy.write_row(row)
             if n % _PIECE == 0:
-                await asyncio.sleep(0)
+                await give_way()
 
 
 async def store_staged(conn: Connection, kinds: Collection[str]) -> None:

@@ -35,7 +35,7 @@ class Down(StrEnum):
     PROGRESS = "progress"
 
 
-_KINDS = frozenset(kind.value for kind in Up)
+_KINDS = {kind.value: kind for kind in Up}
 
 
 def up_topic(terminal: str, kind: Up) -> str:
@@ -88,6 +88,6 @@ def parse_up(topic: str) -> tuple[str, Up]:
         FrameError: Not a topic on which a terminal may publish.
     """
     match = _UP.fullmatch(topic)
-    if match is None or match[2] not in _KINDS:
+    if match is None or (kind := _KINDS.get(match[2])) is None:
         raise FrameError(f"not a topic of a terminal: {topic[:200]!r}")
-    return match[1], Up(match[2])
+    return match[1], kind

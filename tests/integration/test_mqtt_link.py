@@ -131,9 +131,9 @@ async def nats(tmp_path: Path) -> AsyncIterator[RealBroker]:
 class Linked:
     """A link that runs, and what it was handed."""
 
-    def __init__(self, port: int, *, subscribes: bool = True) -> None:
+    def __init__(self, port: int, *, subscribes: bool = True, **how: Any) -> None:
         address = Broker(f"mqtt://test:test@127.0.0.1:{port}")
-        self.link = MqttLink(address, client_id="~alarms-a", filters=((FILTER, 1),) if subscribes else ())
+        self.link = MqttLink(address, client_id="~alarms-a", filters=((FILTER, 1),) if subscribes else (), **how)
         self.taken: asyncio.Queue[Delivery] = asyncio.Queue()
 
     @asynccontextmanager
@@ -156,8 +156,8 @@ class Linked:
 
 
 @asynccontextmanager
-async def _linked(port: int, *, subscribes: bool = True) -> AsyncIterator[Linked]:
-    async with Linked(port, subscribes=subscribes).running() as linked:
+async def _linked(port: int, *, subscribes: bool = True, **how: Any) -> AsyncIterator[Linked]:
+    async with Linked(port, subscribes=subscribes, **how).running() as linked:
         await linked.connected()
         yield linked
 
@@ -264,6 +264,38 @@ async def test_a_message_may_lie_across_pieces(broker: RealBroker) -> None:
         await _publish(broker, *(bytes([number]) * size for number, size in enumerate(sizes)))
         taken = [await linked.take() for _ in sizes]
         assert [delivery.payload for delivery in taken] == [bytes([number]) * size for number, size in enumerate(sizes)]
+
+
+async def test_a_link_that_is_to_wait_reads_nothing_and_then_goes_on(broker: RealBroker) -> None:
+    waits = False
+    async with _linked(broker.port, piece=2048, rest_s=0.004, wait=lambda: waits) as linked:
+        waits = True
+        await _publish(broker, *(b"%d" % number for number in range(300)))
+        await asyncio.sleep(0.5)
+        assert linked.taken.empty()
+        waits = False
+        taken = [await linked.take() for _ in range(300)]
+        assert [delivery.payload for delivery in taken] == [b"%d" % number for number in range(300)]
+        for delivery in taken:
+            linked.link.acknowledge(delivery)
+        await linked.passed()
+
+
+async def test_a_link_that_rests_is_as_quick_as_there_is_to_read_and_outlives_a_lost_connection(
+    broker: RealBroker,
+) -> None:
+    async with Tap(broker.port).open() as tap, _linked(tap.port, piece=2048, rest_s=0.5) as linked:
+        await linked.passed()
+        began_s = time.monotonic()
+        await _publish(broker, *(b"x" * 1000 for _ in range(100)))
+        for _ in range(100):
+            linked.link.acknowledge(await linked.take())
+        assert time.monotonic() - began_s < 10, "it does not rest after every piece"
+        await linked.passed()
+        tap.cut()
+        await _publish(broker, b"two")
+        assert (await linked.take()).payload == b"two"
+        assert tap.connections == 2
 
 
 async def test_what_is_posted_arrives_without_waiting(broker: RealBroker) -> None:
