@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
 from random import Random
-from uuid import uuid4
 
 import psycopg
 
@@ -19,7 +18,7 @@ from gateway.ingest.giving_way import GivingWay
 from gateway.ingest.read_ahead import read_ahead
 from gateway.ingest.retention import keep_days
 from gateway.ingest.rollups import keep_rolled_up
-from gateway.ingest.telemetry import FILTERS as TELEMETRY_FILTERS
+from gateway.ingest.shares import Share, Shares
 from gateway.ingest.telemetry import PIECE as TELEMETRY_PIECE
 from gateway.ingest.telemetry import REST_S as TELEMETRY_REST_S
 from gateway.ingest.telemetry import TelemetryLane
@@ -37,16 +36,16 @@ from gateway.proof.keeper import Keeper
 from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.pool import open_pool
-from gateway.supervise.hearing import Hearing
+from gateway.supervise.hearing import Ear
+from gateway.supervise.listener import Listener
 from gateway.supervise.supervisor import Supervisor
-from protocols.okc import echo_topics
 
 __all__ = ["keyring_of", "run"]
 
 _log = logging.getLogger(__name__)
 
-_TELEMETRY_LOCK = 0x74656C65
 _ROLLUP_LOCK = 0x726F6C6C
+_LOOK_EVERY_S = 0.5
 
 
 def keyring_of(settings: Settings, *, create: bool = False) -> Keyring:
@@ -78,19 +77,13 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         procedure_pool = await stack.enter_async_context(open_pool(database, name="procedures", size=2))
         proof_pool = await stack.enter_async_context(open_pool(database, name="proof", size=1))
         supervise_pool = await stack.enter_async_context(open_pool(database, name="supervise", size=4, wide=True))
-        telemetry_pool = await stack.enter_async_context(open_pool(database, name="telemetry", size=2))
+        telemetry_pool = await stack.enter_async_context(
+            open_pool(database, name="telemetry", size=1 + settings.telemetry_shares)
+        )
 
         alarm_link = MqttLink(settings.broker, client_id=f"~alarms-{settings.replica}", filters=ALARM_FILTERS)
-        giving_way = GivingWay(lambda: alarms.storing or dispatcher.beginning)
-        telemetry_link = MqttLink(
-            settings.broker,
-            client_id="~telemetry",
-            filters=TELEMETRY_FILTERS,
-            piece=TELEMETRY_PIECE,
-            rest_s=TELEMETRY_REST_S,
-            wait=giving_way.now,
-        )
         notify_link = MqttLink(settings.broker, client_id=f"~notify-{settings.replica}")
+        telemetry_links: dict[int, MqttLink] = {}
 
         def answer_link(notice: DueNotice) -> str | None:
             return f"{settings.people_url}/r/{keyring.link_token(notice.leg_id)}"
@@ -116,7 +109,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             rng=rng,
             status=lambda: {
                 "alarms": alarm_link.connected.is_set(),
-                "telemetry": telemetry_link.connected.is_set(),
+                "telemetry": any(link.connected.is_set() for link in telemetry_links.values()),
                 "auth": responder is None or responder.ready.is_set(),
                 "sending": dispatcher.under_way,
             },
@@ -136,29 +129,72 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             observe=observe,
         )
         steady = SteadyClock()
-        hearing = Hearing(steady, echo_topics(), life=uuid4().hex[:12])
-        telemetry = TelemetryLane(
-            telemetry_link,
-            telemetry_pool,
-            Directory(keyring),
-            submit=dispatcher.submit,
-            worker=lambda: dispatcher.worker,
-            is_working_day=workdays.is_working_day,
-            rng=rng,
-            clock=steady,
-            heard=hearing.heard,
-            give_way=giving_way.wait,
-            largest=settings.telemetry_batch,
+        giving_way = GivingWay(lambda: alarms.storing or dispatcher.beginning)
+        listener = Listener(supervise_pool, notify_link, steady)
+        supervisor = Supervisor(supervise_pool, directory, listener, steady, shares=lambda: shares.count)
+
+        @contextmanager
+        def lane_of(share: Share) -> Iterator[tuple[TelemetryLane, MqttLink, Ear]]:
+            link = telemetry_links[share.number] = MqttLink(
+                settings.broker,
+                client_id=share.client_id,
+                filters=share.filters,
+                drops=share.drops,
+                piece=TELEMETRY_PIECE,
+                rest_s=TELEMETRY_REST_S,
+                wait=giving_way.now,
+            )
+            try:
+                with listener.ear(share.number, share.ways) as ear:
+                    lane = TelemetryLane(
+                        link,
+                        telemetry_pool,
+                        Directory(keyring),
+                        submit=dispatcher.submit,
+                        worker=lambda: dispatcher.worker,
+                        is_working_day=workdays.is_working_day,
+                        rng=rng,
+                        clock=steady,
+                        heard=ear.heard,
+                        give_way=giving_way.wait,
+                        largest=settings.telemetry_batch,
+                    )
+                    yield lane, link, ear
+            finally:
+                del telemetry_links[share.number]
+
+        async def store_share(share: Share) -> None:
+            """Store a share of the telemetry; whoever stores the first one supervises."""
+            first = share.number == 0
+            with lane_of(share) as (lane, _, _):
+                await (supervisor.resume() if first else listener.set_clock())
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(lane.run(), name="telemetry-lane")
+                    if first:
+                        tasks.create_task(supervisor.run(), name="supervisor")
+
+        async def empty_share(share: Share) -> None:
+            """Store what is left in a share to which nothing new comes: all of it, when our own word comes behind."""
+            with lane_of(share) as (lane, link, ear):
+                await listener.set_clock()
+                storing = asyncio.create_task(lane.run(), name="telemetry-lane")
+                try:
+                    await link.connected.wait()
+                    began = steady.now()
+                    while (ear.until is None or ear.until <= began) and not storing.done():
+                        await asyncio.sleep(_LOOK_EVERY_S)
+                finally:
+                    storing.cancel()
+                    await asyncio.wait({storing})
+
+        shares = Shares(
+            database,
+            supervise_pool,
+            settings.broker,
+            wanted=settings.telemetry_shares,
+            store=store_share,
+            empty=empty_share,
         )
-        supervisor = Supervisor(supervise_pool, directory, notify_link, steady, hearing)
-
-        async def take_telemetry() -> None:
-            """Store telemetry and supervise: only who stores it knows up to when everything is stored."""
-            await supervisor.resume()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(telemetry.run(), name="telemetry-lane")
-                tasks.create_task(supervisor.run(), name="supervisor")
-
         runner = Runner(
             procedure_pool,
             directory,
@@ -190,10 +226,8 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
             tasks.create_task(_restarted("procedures", runner.run, rng), name="procedures")
             tasks.create_task(_restarted("proof", keeper.run, rng), name="proof")
-            tasks.create_task(
-                _restarted("telemetry", lambda: elected(database, _TELEMETRY_LOCK, take_telemetry), rng),
-                name="telemetry",
-            )
+            tasks.create_task(_restarted("telemetry", shares.run, rng), name="telemetry")
+            tasks.create_task(_restarted("hearing", listener.follow, rng), name="hearing")
             tasks.create_task(
                 _restarted("rollups", lambda: elected(database, _ROLLUP_LOCK, roll_up), rng), name="rollups"
             )

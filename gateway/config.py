@@ -98,6 +98,15 @@ class Settings(BaseSettings):
     telemetry_batch: Annotated[
         int, Field(ge=1, le=10_000, description="Most telemetry reports that are stored in one transaction.")
     ] = 2000
+    telemetry_shares: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=16,
+            description="Parts in which several gateways store the telemetry, the same for all of them; more than one "
+            "needs a broker with shared subscriptions.",
+        ),
+    ] = 1
     telemetry_days: Annotated[
         int, Field(ge=9, le=3660, description="Days for which heartbeats, positions and events are kept.")
     ] = 180

@@ -25,15 +25,13 @@ from gateway.service.telemetry import Told, sane_time, store_reports
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
 from protocols.errors import FrameError
-from protocols.okc import Up, echo_topics, parse_up, up_filter
+from protocols.okc import is_echo, parse_up
 from schemas.reports import EventReport, ResultReport
 from schemas.tolerance import Unreadable, read_reports
 
-__all__ = ["FILTERS", "PIECE", "REST_S", "TelemetryLane"]
+__all__ = ["PIECE", "REST_S", "TelemetryLane"]
 
 _log = logging.getLogger(__name__)
-
-FILTERS = tuple((up_filter(kind), 1) for kind in Up if kind is not Up.ALARM)
 
 PIECE = 2048
 """Bytes that are read in one go, some ten reports: an alarm waits for that at every step of its way."""
@@ -44,7 +42,6 @@ REST_S = 0.004
 _TRANSPORT = "mqtt"
 _LINGER_S = 0.1
 _LONGEST_QUEUE = 50_000
-_ECHOES = frozenset(echo_topics())
 
 
 class TelemetryLane:
@@ -95,7 +92,7 @@ class TelemetryLane:
         if not delivery.qos and self._queue.qsize() >= _LONGEST_QUEUE:
             DROPPED.inc()
             return
-        if delivery.topic in _ECHOES:
+        if is_echo(delivery.topic):
             self._queue.put_nowait((delivery, ()))
             return
         # Read one by one, as they come: two thousand at once would be a long while in which no alarm gets its turn.

@@ -89,14 +89,16 @@ class MqttLink:
         *,
         client_id: str,
         filters: Sequence[tuple[str, int]] = (),
+        drops: Sequence[str] = (),
         piece: int = _PIECE,
         rest_s: float = 0.0,
         wait: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare a link that subscribes to `filters` (topic filter, QoS). Without any it keeps no session.
 
-        `piece` is how many bytes are read before anything else in this process has its turn. Once all is read a link
-        rests for `rest_s`, so that more comes at once, and it reads nothing while `wait` says so.
+        `drops` are filters that its session may still have from before, and is to have no more. `piece` is how many
+        bytes are read before anything else in this process has its turn. Once all is read a link rests for `rest_s`, so
+        that more comes at once, and it reads nothing while `wait` says so.
         """
         self._broker = broker
         self._piece = piece
@@ -104,6 +106,7 @@ class MqttLink:
         self._wait = wait
         self._client_id = client_id
         self._filters = filters
+        self._drops = drops
         self._client: aiomqtt.Client | None = None
         self._session = 0
         self._backlog_until = 0.0
@@ -264,6 +267,8 @@ class MqttLink:
         refused = [topic for (topic, qos), code in asked if code >= _REFUSED or code < qos]
         if refused:
             raise aiomqtt.MqttError(f"the broker refuses the subscription to {', '.join(refused)}")
+        if self._drops:
+            await client.unsubscribe(list(self._drops))
 
     def _delivery(self, publish: Publish, now: datetime, now_mono: float) -> Delivery:
         delivery = Delivery(

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-__all__ = ["Anchor", "SteadyClock", "machine"]
+__all__ = ["FOLLOWED_WITHIN", "Anchor", "SteadyClock", "machine"]
+
+FOLLOWED_WITHIN = timedelta(seconds=0.25)
+"""How far two clocks may be apart that go by one another."""
+
+_FOLLOWS_FOR_S = 60.0
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -50,9 +55,21 @@ class SteadyClock:
         self._mono = mono
         self._machine = machine
         self._at, self._mono_then = wall(), mono()
+        self._followed_mono: float | None = None
+
+    def follow(self, now: datetime) -> None:
+        """Go by the clock of another process, which shows `now`: be at most `FOLLOWED_WITHIN` away from it."""
+        self._followed_mono = self._mono()
+        if abs(now - self.now()) > FOLLOWED_WITHIN:
+            self._at, self._mono_then = now, self._followed_mono
 
     def resume(self, anchor: Anchor | None) -> None:
-        """Go on from what another process left, if it was on the same boot; never behind it in any case."""
+        """Go on from what another process left, if it was on the same boot; never behind it in any case.
+
+        A clock that has gone by that other process's just now goes on as it is.
+        """
+        if self._followed_mono is not None and self._mono() - self._followed_mono < _FOLLOWS_FOR_S:
+            return
         boot, uptime_s = self._machine()
         self._at, self._mono_then = self._wall(), self._mono()
         if anchor is None:

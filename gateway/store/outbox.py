@@ -30,6 +30,7 @@ __all__ = [
     "hurry",
     "last_calls",
     "lease",
+    "living",
     "postpone",
     "register",
     "still_due",
@@ -85,6 +86,11 @@ async def beat(conn: Connection, worker: int, status: dict[str, Any]) -> None:
     await conn.execute(
         "UPDATE worker SET seen_at = clock_timestamp(), status = %s WHERE id = %s", (Jsonb(status), worker)
     )
+
+
+async def living(conn: Connection) -> int:
+    """Return how many workers live."""
+    return len(await (await conn.execute(LIVING, {"lock": WORKER_LOCK, "lease": LEASE})).fetchall())
 
 
 async def add(

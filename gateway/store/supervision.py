@@ -25,15 +25,21 @@ __all__ = [
     "add_troubles",
     "awake",
     "clear_troubles",
+    "close_share",
     "daily",
     "enrol",
     "expect",
     "hear_again",
     "hearing",
     "keep_hearing",
+    "keep_shares",
     "note_said",
+    "open_share",
+    "open_shares",
     "postpone",
+    "shares_heard",
     "silent_share",
+    "steady_now",
     "wake",
     "wake_homeless",
     "wake_named",
@@ -240,16 +246,61 @@ async def hearing(conn: Connection) -> HearingRow | None:
         return await cursor.fetchone()
 
 
-async def keep_hearing(conn: Connection, *, horizon: datetime, boot: str, uptime_s: float) -> None:
-    """Note up to when everything is stored."""
+async def keep_hearing(conn: Connection, *, horizon: datetime, boot: str, uptime_s: float, steady: datetime) -> None:
+    """Note up to when everything is stored, and the steady time that it is now."""
     await conn.execute(
         """
-        INSERT INTO hearing AS h (horizon, boot, uptime_s) VALUES (%b, %b, %b)
+        INSERT INTO hearing AS h (horizon, boot, uptime_s, steady_at, said_at)
+        VALUES (%b, %b, %b, %b, clock_timestamp())
         ON CONFLICT (one) DO UPDATE SET horizon = greatest(h.horizon, excluded.horizon), boot = excluded.boot,
-            uptime_s = excluded.uptime_s, swept_at = onekey_now()
+            uptime_s = excluded.uptime_s, steady_at = excluded.steady_at, said_at = excluded.said_at,
+            swept_at = onekey_now()
         """,
-        (horizon, boot, uptime_s),
+        (horizon, boot, uptime_s, steady),
     )
+
+
+async def steady_now(conn: Connection, *, within: timedelta) -> datetime | None:
+    """Return the steady time of whoever supervises; None when it was said longer ago than `within`, or never."""
+    row = await (
+        await conn.execute(
+            "SELECT steady_at + (clock_timestamp() - said_at) FROM hearing "
+            "WHERE clock_timestamp() - said_at BETWEEN '0' AND %s::interval",
+            (within,),
+        )
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+async def keep_shares(conn: Connection, until: Mapping[int, datetime]) -> None:
+    """Note up to when everything in these shares of the reports is stored."""
+    await conn.execute(
+        "UPDATE telemetry_share s SET horizon = greatest(s.horizon, new.horizon) "
+        "FROM unnest(%b::int4[], %b::timestamptz[]) AS new (share, horizon) WHERE s.share = new.share",
+        (list(until), list(until.values())),
+    )
+
+
+async def shares_heard(conn: Connection, shares: Sequence[int]) -> dict[int, datetime | None]:
+    """Return up to when everything in these shares is stored, by what their holders said last."""
+    cursor = await conn.execute("SELECT share, horizon FROM telemetry_share WHERE share = ANY(%s)", (list(shares),))
+    return dict(await cursor.fetchall())
+
+
+async def open_share(conn: Connection, share: int) -> None:
+    """Note that there is a session at the broker for this share."""
+    await conn.execute("INSERT INTO telemetry_share (share) VALUES (%s) ON CONFLICT DO NOTHING", (share,))
+
+
+async def close_share(conn: Connection, share: int) -> None:
+    """Note that there is no session for this share any more."""
+    await conn.execute("DELETE FROM telemetry_share WHERE share = %s", (share,))
+
+
+async def open_shares(conn: Connection) -> list[int]:
+    """Return the shares that have a session at the broker."""
+    cursor = await conn.execute("SELECT share FROM telemetry_share ORDER BY share")
+    return [share for (share,) in await cursor.fetchall()]
 
 
 async def hear_again(conn: Connection, begin: datetime, end: datetime, *, total: bool) -> None:

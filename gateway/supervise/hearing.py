@@ -3,29 +3,23 @@
 What the broker had before that word is stored by then. So the time at which it was sent is the horizon of supervision:
 nobody is judged by a later one. While we are down, or the broker is, or the database, the horizon stands still, and no
 terminal looks dead because of that. A horizon that was still for long and moves again has been deaf meanwhile.
+Where several gateways share the reports each share has an ear of its own, and the horizon is that of the last.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from gateway.links.steady import SteadyClock
 
-__all__ = ["DEAF_AFTER", "Hearing", "Moved"]
+__all__ = ["DEAF_AFTER", "Ear", "Horizon", "Moved"]
 
 DEAF_AFTER = timedelta(seconds=5)
 """For how long the horizon may stand still before that counts as not having listened."""
 
 _MOST_UNDER_WAY = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The horizon is at ``horizon`` now. ``deaf_from``: it had stood still there for long before."""
-
-    horizon: datetime
-    deaf_from: datetime | None
 
 
 @dataclass(slots=True)
@@ -34,24 +28,20 @@ class _Word:
     missing: set[str] = field(default_factory=set)
 
 
-class Hearing:
-    """Counts our own words. ``ways`` are the topics that bring reports: each word goes all of them."""
+class Ear:
+    """Counts our own words in one share of the reports.
 
-    def __init__(self, clock: SteadyClock, ways: Sequence[str], *, life: str) -> None:
-        """`life` tells this process from the one before, whose words may still come."""
+    ``ways`` are the topics that bring them: each word goes all of them. ``until`` is when the last one was sent that
+    came back; all that the broker had before it is stored.
+    """
+
+    def __init__(self, clock: SteadyClock, ways: Sequence[str]) -> None:
         self._clock = clock
         self._ways = tuple(ways)
-        self._life = life
+        self._life = uuid4().hex[:12]  # tells our words from those of the process before, which may still come
         self._number = 0
         self._under_way: OrderedDict[str, _Word] = OrderedDict()
-        self._heard: datetime | None = None
-        self.horizon: datetime | None = None
-
-    def resume(self, horizon: datetime | None) -> None:
-        """Go on from the horizon of the process before."""
-        self.horizon = horizon
-        self._heard = None
-        self._under_way.clear()
+        self.until: datetime | None = None
 
     def word(self) -> list[tuple[str, bytes]]:
         """Return the next word to be sent: topics and payloads."""
@@ -64,20 +54,41 @@ class Hearing:
 
     def heard(self, way: str, payload: bytes) -> None:
         """Note that a word has come this way, and that all before it is stored."""
-        word = self._under_way.get(payload.decode("ascii", "replace"))
+        name = payload.decode("ascii", "replace")
+        word = self._under_way.get(name)
         if word is None:
             return
         word.missing.discard(way)
         if not word.missing:
-            if self._heard is None or word.sent_at > self._heard:
-                self._heard = word.sent_at
-            del self._under_way[payload.decode("ascii")]
+            if self.until is None or word.sent_at > self.until:
+                self.until = word.sent_at
+            del self._under_way[name]
 
-    def move(self) -> Moved | None:
-        """Move the horizon to the last word that was heard; None: none was since the last time."""
-        heard, before = self._heard, self.horizon
-        if heard is None or (before is not None and heard <= before):
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The horizon is at ``horizon`` now. ``deaf_from``: it had stood still there for long before."""
+
+    horizon: datetime
+    deaf_from: datetime | None
+
+
+class Horizon:
+    """Up to when everything is stored, in whatever share."""
+
+    def __init__(self) -> None:
+        self.at: datetime | None = None
+
+    def resume(self, at: datetime | None) -> None:
+        """Go on from the horizon of the process before."""
+        self.at = at
+
+    def move(self, until: Iterable[datetime | None]) -> Moved | None:
+        """Move to the least of what the shares have heard; None: one has heard nothing new, or nothing at all."""
+        each, before = list(until), self.at
+        known = [one for one in each if one is not None]
+        if not known or len(known) < len(each) or (before is not None and min(known) <= before):
             return None
-        self.horizon = heard
-        deaf = before is not None and heard - before > DEAF_AFTER
-        return Moved(heard, before if deaf else None)
+        self.at = min(known)
+        deaf = before is not None and self.at - before > DEAF_AFTER
+        return Moved(self.at, before if deaf else None)

@@ -1,6 +1,6 @@
 """The supervisor: once a second it looks at everybody whose turn it is, and tells of what it found.
 
-One gateway at a time does this: the one that stores the telemetry, since only that one knows what is stored.
+One gateway at a time does this: the one that stores the first share of the telemetry.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 
-from gateway.links.mqtt import LinkDown, MqttLink
 from gateway.links.steady import Anchor, SteadyClock
 from gateway.metrics import SUPERVISED, SWEEP
 from gateway.service.supervise import sweep
@@ -24,14 +23,14 @@ from gateway.service.troubles import (
 from gateway.store import supervision
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
-from gateway.supervise.hearing import Hearing, Moved
+from gateway.supervise.hearing import Horizon, Moved
+from gateway.supervise.listener import Listener
 
 __all__ = ["Supervisor"]
 
 _log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
-_HEARD_WITHIN_S = 0.3
 _GATHER_EVERY_S = 10.0
 """How often it is looked for incidents that are over while no trouble is new."""
 
@@ -40,19 +39,18 @@ class Supervisor:
     """Supervises the terminals of a database."""
 
     def __init__(
-        self,
-        pool: Pool,
-        directory: Directory,
-        link: MqttLink,
-        clock: SteadyClock,
-        hearing: Hearing,
+        self, pool: Pool, directory: Directory, listener: Listener, clock: SteadyClock, *, shares: Callable[[], int]
     ) -> None:
-        """`link` sends our own words; it is not the one that brings them, where they would wait behind all reports."""
+        """`shares` is in how many parts the reports come; of those that are not stored here others say what they heard.
+
+        `listener` has an ear for the others.
+        """
         self._pool = pool
         self._directory = directory
-        self._link = link
+        self._listener = listener
         self._clock = clock
-        self._hearing = hearing
+        self._shares = shares
+        self._horizon = Horizon()
         self._found = False
         self._gathered_s = 0.0
 
@@ -61,14 +59,15 @@ class Supervisor:
         async with self._pool.connection() as conn:
             before = await supervision.hearing(conn)
         self._clock.resume(None if before is None else Anchor(before.horizon, before.boot, before.uptime_s))
-        self._hearing.resume(None if before is None else before.horizon)
+        self._horizon.resume(None if before is None else before.horizon)
 
     async def run(self) -> None:
         """Supervise until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._every_second(self._round), name="supervisor-look")
-            # Apart from looking: who is told of one loss must not keep the next one from being found.
-            tasks.create_task(self._every_second(self._tell), name="supervisor-tell")
+        with self._listener.leading():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._every_second(self._round), name="supervisor-look")
+                # Apart from looking: who is told of one loss must not keep the next one from being found.
+                tasks.create_task(self._every_second(self._tell), name="supervisor-tell")
 
     async def _every_second(self, act: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -85,27 +84,22 @@ class Supervisor:
             await asyncio.sleep(max(0.05, _EVERY_S - (time.monotonic() - began_s)))
 
     async def _round(self) -> None:
-        await self._say()
-        await asyncio.sleep(_HEARD_WITHIN_S)
-        moved = self._hearing.move()
+        until = dict(await self._listener.listen())
+        shares = range(self._shares())
+        if elsewhere := [share for share in shares if share not in until]:
+            async with self._pool.connection() as conn:
+                until |= await supervision.shares_heard(conn, elsewhere)
+        moved = self._horizon.move(until.get(share) for share in shares)
         if moved is not None:
             await self._look(moved)
-
-    async def _say(self) -> None:
-        """Send a word of our own on its ways; a broker that is away hears none, and the horizon stays where it is."""
-        if self._link.connected.is_set():
-            sending = [
-                self._link.publish(topic, payload, qos=1, timeout_s=2.0) for topic, payload in self._hearing.word()
-            ]
-            for outcome in await asyncio.gather(*sending, return_exceptions=True):
-                if isinstance(outcome, BaseException) and not isinstance(outcome, LinkDown):
-                    raise outcome
 
     async def _look(self, moved: Moved) -> None:
         now = moved.horizon
         anchor = self._clock.anchor(now)
         async with self._pool.connection() as conn, conn.transaction():
-            await supervision.keep_hearing(conn, horizon=now, boot=anchor.boot, uptime_s=anchor.uptime_s)
+            await supervision.keep_hearing(
+                conn, horizon=now, boot=anchor.boot, uptime_s=anchor.uptime_s, steady=self._clock.now()
+            )
             if moved.deaf_from is not None:
                 heard, overdue = await supervision.silent_share(conn, since=moved.deaf_from, now=now)
                 # A broker that was there has kept what most of them said. One that was not has kept nothing.

@@ -35,6 +35,7 @@ class Down(StrEnum):
     PROGRESS = "progress"
 
 
+_ECHO = "~echo"
 _KINDS = {kind.value: kind for kind in Up}
 
 
@@ -53,12 +54,22 @@ def up_filter(kind: Up) -> str:
     return f"okc/v1/+/up/{kind.value}"
 
 
-def echo_topics() -> list[str]:
-    """Return the topics on which a gateway speaks to itself: the way of every kind of report but alarms.
+def echo_topic(kind: Up, share: int = 0) -> str:
+    """Return the topic on which a gateway speaks to itself: the way of a kind of report, in one of its shares.
 
     A tilde cannot stand in an id, so no terminal can be there.
     """
-    return [f"okc/v1/~echo/up/{kind.value}" for kind in Up if kind is not Up.ALARM]
+    return f"okc/v1/{_ECHO}{f'-{share}' if share else ''}/up/{kind.value}"
+
+
+def is_echo(topic: str) -> bool:
+    """Is `topic` one on which a gateway speaks to itself?"""
+    return topic.startswith(f"okc/v1/{_ECHO}")
+
+
+def shared(topic_filter: str, group: str) -> str:
+    """Return the filter under which a broker deals messages out among the sessions of `group`."""
+    return f"$share/{group}/{topic_filter}"
 
 
 def notice_topic(party: str) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import pwd
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,20 +17,10 @@ import pytest
 from firmware_sim.responders import Responders
 from firmware_sim.sites import NANJING, SiteFile, made_up
 from firmware_sim.stack import RunInfo, Stack, running
-from gateway.embedded import mosquitto
 from gateway.embedded.processes import free_port
-from gateway.site.load import load
+from tests.e2e.own import needed, own_mosquitto
 
 _POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-
-
-def _needed(name: str, package: str) -> str:
-    """Find a program, or skip and say what to install; in CI a missing one is a failure."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None:
-        sentence = f"{name} is missing: apt-get install {package}"
-        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
-    return found
 
 
 @contextmanager
@@ -62,22 +51,6 @@ def _own_postgres(directory: Path) -> Iterator[str]:
         server.wait(30)
 
 
-@contextmanager
-def _own_mosquitto(directory: Path, site: Path) -> Iterator[tuple[str, int]]:
-    program = _needed("mosquitto", "mosquitto")
-    port, gateway_port = free_port("127.0.0.1"), free_port("127.0.0.1")
-    directory.chmod(0o755)
-    folder = directory / "own-mosquitto"
-    url = mosquitto.write(folder, site=load(site).site, port=port, gateway_port=gateway_port)
-    with (directory / "mosquitto.log").open("wb") as log:
-        broker = subprocess.Popen([program, "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log)
-    try:
-        yield url, port
-    finally:
-        broker.terminate()
-        broker.wait(30)
-
-
 class Place:
     """A running installation, and a foreign client to press with."""
 
@@ -93,7 +66,7 @@ class Place:
         """Run a client of Mosquitto as the terminal and return what it printed, with its status in front."""
         user = user or self.terminal.id
         process = await asyncio.create_subprocess_exec(
-            _needed(program, "mosquitto-clients"),
+            needed(program, "mosquitto-clients"),
             *("-V", "311", "-h", "127.0.0.1", "-p", str(self.mqtt_port), "-q", "1"),
             *("-u", user, "-P", password or self.terminal.secret),
             *words,
@@ -126,7 +99,7 @@ async def _place(directory: Path, kind: str) -> AsyncIterator[Place]:
                 await stack.apply_site(file)
                 yield Place(stack, run, urlsplit(run.mqtt).port or 0, site, responders)
             return
-        with _own_postgres(directory) as database, _own_mosquitto(directory, file) as (broker, port):
+        with _own_postgres(directory) as database, own_mosquitto(directory, file) as (broker, port):
             settings = {"ONEKEY_DATABASE": database, "ONEKEY_MQTT": broker}
             stack = Stack(directory / "data", log=directory / "run.log", settings=settings)
             async with running(stack) as run:

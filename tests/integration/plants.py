@@ -114,7 +114,7 @@ class District:
     async def sweep(self) -> Swept:
         """Look as the supervisor does, with all that comes behind it."""
         async with self.pool.connection() as conn:
-            await supervision.keep_hearing(conn, horizon=self.now, boot="test", uptime_s=0)
+            await supervision.keep_hearing(conn, horizon=self.now, boot="test", uptime_s=0, steady=self.now)
         total = await sweep(self.pool, self.directory.keyring, now=self.now)
         swept = total
         while swept.more:

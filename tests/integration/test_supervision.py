@@ -284,7 +284,7 @@ async def test_what_a_terminal_had_kept_back_itself_makes_it_no_older(district: 
     began = district.now
     district.pass_by(290)
     for name, at in (("t0-0", began - timedelta(seconds=200)), ("t1-0", began + timedelta(seconds=100))):
-        await district.tell(replace(district.beat(name, at=at), late=True))
+        await district.tell(district.beat(name, at=at)._replace(late=True))
     await district.sweep()
     heard = dict(
         await district.rows(
@@ -303,7 +303,7 @@ async def test_while_nobody_listened_nobody_is_lost(district: District) -> None:
     # The broker had kept for us what the others said; what the second one says is never kept.
     await district.tell(*(district.beat(name) for name in names[2:]))
     async with district.pool.connection() as conn, conn.transaction():
-        await supervision.keep_hearing(conn, horizon=district.now, boot="test", uptime_s=0)
+        await supervision.keep_hearing(conn, horizon=district.now, boot="test", uptime_s=0, steady=district.now)
         heard, overdue = await supervision.silent_share(conn, since=deaf_from, now=district.now)
         assert (heard, overdue) == (2, 2)
         await supervision.hear_again(conn, deaf_from, district.now, total=False)

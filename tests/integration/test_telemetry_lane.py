@@ -15,7 +15,7 @@ from gateway.links.mqtt import Delivery
 from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, connect
-from protocols.okc import echo_topics
+from protocols.okc import Up, echo_topic
 
 BOX = "860000000000001"
 
@@ -141,7 +141,7 @@ async def test_our_own_word_is_heard_when_what_came_before_it_is_stored(
     database: str, pool: Pool, directory: Directory
 ) -> None:
     heard: list[str] = []
-    topic = echo_topics()[0]
+    topic = echo_topic(Up.HEARTBEAT)
     async with await connect(database, name="slow") as slow, slow.transaction():
         await slow.execute("RESET ROLE")
         await slow.execute("LOCK TABLE terminal_state IN ACCESS EXCLUSIVE MODE")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gateway.links.steady import Anchor, SteadyClock
-from gateway.supervise.hearing import Hearing
+from gateway.supervise.hearing import Ear, Horizon
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -65,64 +65,111 @@ def test_on_another_boot_the_wall_clock_counts_but_never_backwards(ahead: timede
     assert clock.now() == expected
 
 
-def come_back(hearing: Hearing, word: list[tuple[str, bytes]], ways: tuple[str, ...] = WAYS) -> None:
+def come_back(ear: Ear, word: list[tuple[str, bytes]], ways: tuple[str, ...] = WAYS) -> None:
     for way, payload in word:
         if way in ways:
-            hearing.heard(way, payload)
+            ear.heard(way, payload)
 
 
 def test_a_word_counts_when_it_has_come_back_on_every_way() -> None:
     machine = Machine()
-    hearing = Hearing(machine.clock(), WAYS, life="x")
-    word = hearing.word()
+    ear = Ear(machine.clock(), WAYS)
+    word = ear.word()
     machine.pass_by(1)
-    come_back(hearing, word, ("a",))
-    assert hearing.move() is None
-    come_back(hearing, word, ("b",))
-    moved = hearing.move()
-    assert moved is not None
-    assert (moved.horizon, moved.deaf_from) == (NOON, None)
-    assert hearing.move() is None
+    come_back(ear, word, ("a",))
+    assert ear.until is None
+    come_back(ear, word, ("b",))
+    assert ear.until == NOON
 
 
 def test_words_that_overtake_others_and_those_of_another_life() -> None:
     machine = Machine()
-    hearing = Hearing(machine.clock(), WAYS, life="x")
-    old = Hearing(machine.clock(), WAYS, life="y").word()
-    first = hearing.word()
+    ear, before = Ear(machine.clock(), WAYS), Ear(machine.clock(), WAYS)
+    old = before.word()
+    first = ear.word()
     machine.pass_by(1)
-    second = hearing.word()
-    come_back(hearing, second)
-    come_back(hearing, old)
-    come_back(hearing, first)
-    hearing.heard("a", b"\xff\xfe")
-    moved = hearing.move()
-    assert moved is not None
-    assert moved.horizon == NOON + timedelta(seconds=1)
-
-
-def test_a_horizon_that_stood_still_was_deaf() -> None:
-    machine = Machine()
-    hearing = Hearing(machine.clock(), WAYS, life="x")
-    hearing.resume(NOON - timedelta(seconds=60))
-    come_back(hearing, hearing.word())
-    moved = hearing.move()
-    assert moved is not None
-    assert (moved.horizon, moved.deaf_from) == (NOON, NOON - timedelta(seconds=60))
-    machine.pass_by(2)
-    come_back(hearing, hearing.word())
-    again = hearing.move()
-    assert again is not None
-    assert again.deaf_from is None
+    second = ear.word()
+    come_back(ear, second)
+    come_back(ear, old)
+    come_back(ear, first)
+    ear.heard("a", b"\xff\xfe")
+    assert ear.until == NOON + timedelta(seconds=1)
 
 
 def test_while_nothing_comes_back_the_words_under_way_are_few() -> None:
     machine = Machine()
-    hearing = Hearing(machine.clock(), WAYS, life="x")
+    ear = Ear(machine.clock(), WAYS)
+    words = []
     for _ in range(1000):
-        last = hearing.word()
+        words.append(ear.word())
         machine.pass_by(1)
-    come_back(hearing, last)
-    moved = hearing.move()
+    for word in words[:900]:
+        come_back(ear, word)
+    assert ear.until is None, "who answers after so long has nothing to say any more"
+    come_back(ear, words[-1])
+    assert ear.until == NOON + timedelta(seconds=999)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def test_a_horizon_that_stood_still_was_deaf() -> None:
+    horizon = Horizon()
+    horizon.resume(at(-60))
+    moved = horizon.move([NOON])
     assert moved is not None
-    assert moved.horizon == NOON + timedelta(seconds=999)
+    assert (moved.horizon, moved.deaf_from) == (NOON, at(-60))
+    again = horizon.move([at(2)])
+    assert again is not None
+    assert again.deaf_from is None
+
+
+def test_the_first_time_nobody_was_deaf_before() -> None:
+    moved = Horizon().move([NOON])
+    assert moved is not None
+    assert (moved.horizon, moved.deaf_from) == (NOON, None)
+
+
+def test_the_horizon_is_that_of_the_last_share_and_never_goes_back() -> None:
+    horizon = Horizon()
+    assert horizon.move([at(5), None]) is None, "nobody has heard the second share"
+    moved = horizon.move([at(5), at(3)])
+    assert moved is not None
+    assert moved.horizon == at(3)
+    assert horizon.move([at(9), at(3)]) is None
+    assert horizon.move([at(9), at(1)]) is None, "another holder of the share has heard less so far"
+    assert horizon.move([at(9), None]) is None
+    moved = horizon.move([at(9), at(8)])
+    assert moved is not None
+    assert (moved.horizon, moved.deaf_from) == (at(8), None)
+
+
+def test_who_follows_shows_the_same_time_whatever_the_wall_says() -> None:
+    leads, follows = Machine(), Machine()
+    follows.wall += HOUR
+    leader, follower = leads.clock(), follows.clock()
+    follower.follow(leader.now())
+    for machine in (leads, follows):
+        machine.pass_by(100)
+    assert follower.now() == leader.now()
+    follower.follow(leader.now() + timedelta(seconds=0.2))  # what it takes to hear of it is no reason to jump
+    assert follower.now() == leader.now()
+    follower.follow(leader.now() - HOUR)
+    assert follower.now() == leader.now() - HOUR
+
+
+def test_who_has_followed_and_leads_now_does_not_go_back_to_its_own_wall() -> None:
+    leads, follows = Machine(), Machine()
+    follows.wall -= HOUR
+    follows.boot = "another"
+    leader, follower = leads.clock(), follows.clock()
+    follower.follow(leader.now())
+    anchor = leader.anchor(leader.now())
+    for machine in (leads, follows):
+        machine.pass_by(20)
+    follower.resume(anchor)
+    assert follower.now() == leader.now()
+    follows.pass_by(100)
+    follower.resume(anchor)
+    assert follower.now() == NOON, "that was too long ago"
