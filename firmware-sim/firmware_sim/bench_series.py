@@ -37,6 +37,7 @@ HELD_UP_MS = 250.0
 _EVERY = timedelta(minutes=5)
 _ASKED = 60
 _PAGE = 200
+_ROLLED_UP_WITHIN_S = 900.0
 _WRITE_EVERY_S = 0.02
 _BESIDE_S = 5.0
 
@@ -109,6 +110,7 @@ async def run(options: Options, console: Console) -> Report:
         began_s = monotonic()
         await _fill(conn, days, console)
         load_s = monotonic() - began_s
+        await _roll_up(conn, days, console)
         rows, size = await _size(conn)
         key = await stack.create_key(role="operator", name="bench")
         http = await cleanup.enter_async_context(
@@ -183,13 +185,53 @@ _FIXES = (
     """
     + _SPELLS
 )
+# They count as heard for an hour to come: nobody is to be lost, and to have a case, while we ask.
 _STATES = """
-    INSERT INTO terminal_state (terminal_uid, seen_at, status_at, boot, seq, battery_pct, signal_dbm, mains)
-    SELECT t.uid, b.received_at, b.at, b.boot, b.seq, b.battery_pct, b.signal_dbm, b.mains
+    INSERT INTO terminal_state (terminal_uid, seen_at, heard_at, status_at, boot, seq, battery_pct, battery_pct_at,
+                                signal_dbm, signal_dbm_at, mains, mains_at)
+    SELECT t.uid, b.received_at, now() + interval '1 hour', b.at, b.boot, b.seq, b.battery_pct, b.at, b.signal_dbm,
+           b.at, b.mains, b.at
     FROM terminal t CROSS JOIN LATERAL (
         SELECT * FROM heartbeat h WHERE h.terminal_uid = t.uid ORDER BY at DESC LIMIT 1) AS b
     ON CONFLICT DO NOTHING
 """
+
+
+_WANT = """
+    INSERT INTO rollup_wanted (series, bucket)
+    SELECT 'heartbeat', generate_series(%(first)s::timestamptz, %(last)s, interval '1 hour')
+    UNION ALL SELECT 'fix', generate_series(%(first)s::timestamptz, %(last)s, interval '1 day')
+    ON CONFLICT DO NOTHING
+"""
+
+
+async def _roll_up(conn: psycopg.AsyncConnection, days: Sequence[date], console: Console) -> None:
+    """Wait until the gateway has made the rollups of what the database wrote behind its back."""
+    first, last = (datetime.combine(day, datetime.min.time(), UTC) for day in (days[0], days[-1]))
+    await conn.execute(_WANT, {"first": first, "last": last + timedelta(hours=23)})
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as progress:
+        total = left = await _wanted(conn)
+        bar = progress.add_task("Hours and days rolled up", total=total)
+        async with asyncio.timeout(_ROLLED_UP_WITHIN_S):
+            while left:
+                await asyncio.sleep(1)
+                left = await _wanted(conn)
+                progress.update(bar, completed=total - left)
+
+
+async def _wanted(conn: psycopg.AsyncConnection) -> int:
+    row = await (
+        await conn.execute("SELECT count(*) FROM rollup_wanted WHERE bucket < now() - interval '1 day'")
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def _size(conn: psycopg.AsyncConnection) -> tuple[int, int]:
@@ -224,7 +266,9 @@ async def _ask(
         if len(track["items"]) != timedelta(days=1) // _EVERY:
             raise StackError(f"a track of a day has {len(track['items'])} points")
         month = f"from={days[0]}T00:00:00Z&until={days[-1]}T00:00:00Z&every_s=86400"
-        curve_ms, _ = await asked(f"/v1/terminals/{terminal}/heartbeats?{month}")
+        curve_ms, curve = await asked(f"/v1/terminals/{terminal}/heartbeats?{month}")
+        if len(curve["items"]) != len(days) - 1 or any(one["battery_pct"] is None for one in curve["items"]):
+            raise StackError(f"a month by days has {len(curve['items'])} points, or some without a battery")
         pages, cursor = [], ""
         while True:
             page_ms, page = await asked(f"/v1/terminals?district={district}&limit={_PAGE}{cursor}")

@@ -1,4 +1,4 @@
-"""The commands of the witness: ``onekey demo``, ``onekey bench`` and ``onekey simulate``."""
+"""The commands of the witness: ``onekey demo``, ``onekey bench``, ``onekey fuzz`` and ``onekey simulate``."""
 
 import asyncio
 import json
@@ -32,6 +32,9 @@ def register(app: typer.Typer) -> None:
     benches.command("series")(_bench_series)
     benches.command("history")(_bench_history)
     app.add_typer(benches, name="bench")
+    fuzzes = typer.Typer(help="Throw broken frames at a reader until something breaks.", no_args_is_help=True)
+    fuzzes.command("gsm")(_fuzz_gsm)
+    app.add_typer(fuzzes, name="fuzz")
     app.command("simulate")(_simulate)
 
 
@@ -115,6 +118,47 @@ def _end_bench(document: dict[str, Any], json_file: Path | None) -> NoReturn:
     if json_file is not None:
         json_file.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     raise typer.Exit(0 if document["passed"] else 1)
+
+
+def _fuzz_gsm(
+    minutes: Annotated[float, typer.Option(min=0.01, help="For how long.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="What is broken, and how.")] = 1,
+    engine: Annotated[
+        str, typer.Option(help="atheris: steered by the code that was reached; own: at random; auto: what is there.")
+    ] = "auto",
+    folder: Annotated[Path, typer.Option(help="Where what failed is left.")] = Path("fuzz-gsm"),
+) -> None:
+    """Break SMS and modem dialogues in every way, and see whether anything but a refusal comes of it.
+
+    Ends with status 1 when something does, and leaves the input in a file. atheris is used where it is installed
+    (``pip install atheris``).
+    """
+    from firmware_sim import fuzz_gsm
+
+    console = Console()
+    if engine not in ("auto", "own", "atheris"):
+        raise typer.BadParameter("write auto, own or atheris")
+    steered = engine == "atheris" or (engine == "auto" and fuzz_gsm.has_atheris())
+    if steered and not fuzz_gsm.has_atheris():
+        raise typer.BadParameter("atheris is not installed: pip install atheris")
+    if steered:
+        failure = fuzz_gsm.run_atheris(seconds=minutes * 60, folder=folder)
+    else:
+        with console.status("") as status:
+            count, failure = fuzz_gsm.run_own(
+                seed=seed, seconds=minutes * 60, progress=lambda done: status.update(f"{done} broken inputs")
+            )
+        console.print(f"{count} broken inputs, seed {seed}", highlight=False)
+    if failure is None:
+        console.print("[green]PASS[/]: all read or refused, and no message after them lost")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "failed.bin"
+    file.write_bytes(failure.data)
+    console.print(
+        f"[bold red]FAIL[/]: {failure.problem}\n{failure.data.hex()}\nin {file}", highlight=False, soft_wrap=True
+    )
+    raise typer.Exit(1)
 
 
 def _bench_press(
