@@ -37,7 +37,7 @@ def test_inputs_are_the_same_for_the_same_seed_and_really_broken() -> None:
 
 
 def test_a_reader_that_loses_something_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(at, "_LONGEST_LINE", 40)  # what is longer would be cut
+    monkeypatch.setattr(at, "_LONGEST_LINE", 20)  # what is longer would be cut
     folder = tmp_path / "found"
     result = CliRunner().invoke(app, ["fuzz", "gsm", "--minutes", "0.5", "--engine", "own", "--folder", str(folder)])
     assert result.exit_code == 1
