@@ -166,8 +166,9 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         async def store_share(share: Share) -> None:
             """Store a share of the telemetry; whoever stores the first one supervises."""
             first = share.number == 0
+            # The clock comes first: nothing is to be stamped, nor said, by a wrong one.
+            await (supervisor.resume() if first else listener.set_clock())
             with lane_of(share) as (lane, _, _):
-                await (supervisor.resume() if first else listener.set_clock())
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(lane.run(), name="telemetry-lane")
                     if first:
@@ -175,14 +176,17 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
 
         async def empty_share(share: Share) -> None:
             """Store what is left in a share to which nothing new comes: all of it, when our own word comes behind."""
+            await listener.set_clock()
             with lane_of(share) as (lane, link, ear):
-                await listener.set_clock()
                 storing = asyncio.create_task(lane.run(), name="telemetry-lane")
                 try:
-                    await link.connected.wait()
-                    began = steady.now()
-                    while (ear.until is None or ear.until <= began) and not storing.done():
+                    while not (storing.done() or link.connected.is_set()):
                         await asyncio.sleep(_LOOK_EVERY_S)
+                    began = steady.now()
+                    while not storing.done() and (ear.until is None or ear.until <= began):
+                        await asyncio.sleep(_LOOK_EVERY_S)
+                    if storing.done():  # it never ends by itself: what is left must not be thrown away
+                        raise RuntimeError("a share could not be emptied") from storing.exception()
                 finally:
                     storing.cancel()
                     await asyncio.wait({storing})

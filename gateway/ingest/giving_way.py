@@ -21,16 +21,24 @@ class GivingWay:
         """`on_its_way` tells whether an alarm is; `clock` counts seconds."""
         self._on_its_way = on_its_way
         self._clock = clock
-        self._began_s = -2 * _LONGEST_S
+        self._began_s: float | None = None
+        self._free_until_s = float("-inf")
 
     def now(self) -> bool:
         """Should the caller wait now? Ask again soon."""
         if not self._on_its_way():
+            self._began_s = None
             return False
         now_s = self._clock()
-        if now_s - self._began_s >= 2 * _LONGEST_S:
+        if self._began_s is None:
+            if now_s < self._free_until_s:
+                return False
             self._began_s = now_s
-        return now_s - self._began_s < _LONGEST_S
+        if now_s - self._began_s < _LONGEST_S:
+            return True
+        # However seldom anybody asks: whoever has waited goes on before he waits again.
+        self._began_s, self._free_until_s = None, now_s + _LONGEST_S
+        return False
 
     async def wait(self) -> None:
         """Let others have a turn, and wait as long as `now` says so."""

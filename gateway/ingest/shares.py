@@ -8,6 +8,7 @@ share whose gateway dies is taken over by another within seconds, with all that 
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ _DEALT = (Up.HEARTBEAT, Up.FIX)
 _LOOK_EVERY_S = 1.0
 _PATIENCE_S = 5.0
 """How long a gateway leaves a share to those that have fewer."""
+
+_KEEPS_S = 60.0
+"""How long it keeps one then, before those that have fewer get another chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,9 @@ class Shares:
         self._store = store
         self._empty = empty
         self._held: set[int] = set()
+        self._patient: dict[int, float] = {}
         self._gateways = 1
+        self._ends = True
         self.count = 1
 
     async def run(self) -> None:
@@ -96,6 +102,7 @@ class Shares:
             if not await offers_shared(self._broker, topic, shared(topic, "onekey-probe")):
                 _log.error("this broker does not deal messages out: telemetry has one share, not %d", self._wanted)
                 self.count = 1
+                self._ends = False  # the others may know better, and their shares are not ours to end
         async with asyncio.TaskGroup() as tasks:
             for number in range(self.count):
                 tasks.create_task(self._take_part(number), name=f"share-{number}")
@@ -109,10 +116,10 @@ class Shares:
                 async with self._pool.connection() as conn:
                     self._gateways = max(1, await outbox.living(conn))
                     there = await supervision.open_shares(conn)
-                for number in there:
+                for number in there if self._ends else ():
                     if number >= self.count and number not in ending:
                         ending.add(number)
-                        tasks.create_task(self._end(number), name=f"share-{number}-ends")
+                        tasks.create_task(self._end(number, ending), name=f"share-{number}-ends")
             except psycopg.Error as exc:
                 _log.warning("cannot look after the shares of telemetry: %s %s", type(exc).__name__, exc.sqlstate)
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -124,14 +131,30 @@ class Shares:
                     self._database,
                     _LOCK + number,
                     lambda: self._hold(number),
-                    eager=lambda waited_s: len(self._held) < self._fair or waited_s > _PATIENCE_S,
-                    stay=lambda: len(self._held) <= self._fair or number != max(self._held),
+                    eager=lambda free_s: self._eager(number, free_s),
+                    stay=lambda: self._stays(number),
                 )
             except (psycopg.Error, OSError) as exc:
                 _log.warning("share %d of telemetry lost a connection: %s", number, exc)
             except Exception:  # noqa: BLE001 # the alarm lane outlives a failure of any other part (D12)
                 _log.exception("share %d of telemetry failed, starting it again", number)
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _eager(self, number: int, free_s: float) -> bool:
+        """Should this gateway take a share that nobody has held for so long?"""
+        self._patient.pop(number, None)
+        if len(self._held) < self._fair:
+            return True
+        if free_s > _PATIENCE_S:
+            self._patient[number] = time.monotonic()
+            return True
+        return False
+
+    def _stays(self, number: int) -> bool:
+        """Should it go on with a share, or leave it to another that has fewer?"""
+        if len(self._held) <= self._fair or number != max(self._held):
+            return True
+        return time.monotonic() - self._patient.get(number, -_KEEPS_S) < _KEEPS_S
 
     @property
     def _fair(self) -> int:
@@ -147,7 +170,7 @@ class Shares:
         finally:
             self._held.discard(number)
 
-    async def _end(self, number: int) -> None:
+    async def _end(self, number: int, ending: set[int]) -> None:
         """Store what still waits in a share that there is no more, and have the broker forget its session."""
 
         async def empty() -> None:
@@ -161,6 +184,7 @@ class Shares:
         while True:
             try:
                 await elected(self._database, _LOCK + number, empty)
+                ending.discard(number)  # somebody with other settings may begin it again
                 return
             except (psycopg.Error, OSError, aiomqtt.MqttError) as exc:
                 _log.warning("share %d of telemetry cannot be ended yet: %s", number, exc)

@@ -80,6 +80,13 @@ def _end_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
+def _close(client: aiomqtt.Client) -> None:
+    """Close the socket that a client may have left open: it would bring messages, and keep its session from others."""
+    paho: Any = client._client  # noqa: SLF001
+    if paho.socket() is not None:
+        paho._sock_close()  # noqa: SLF001
+
+
 class MqttLink:
     """One connection with a session of its own, reconnected for ever with jittered back-off."""
 
@@ -120,8 +127,9 @@ class MqttLink:
         """Stay connected and hand every message to `take`, which must not block, until cancelled."""
         delay_s = _FIRST_DELAY_S
         while True:
+            client = self._connect(take)
             try:
-                async with self._connect(take) as client:
+                async with client:
                     delay_s = _FIRST_DELAY_S
                     await self._subscribe(client)
                     _end_if_cancelled()
@@ -138,6 +146,7 @@ class MqttLink:
                 self._unacknowledged.clear()
                 self._under_way.clear()
                 self._acknowledged.clear()
+                _close(client)
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 
@@ -145,7 +154,12 @@ class MqttLink:
         """Wait until the connection is lost, and say why."""
         gone = client._disconnected  # noqa: SLF001
         await asyncio.wait({gone})
-        raise gone.exception() or aiomqtt.MqttError("disconnected")
+        exc = gone.exception()
+        if exc is not None and not isinstance(exc, aiomqtt.MqttError | OSError):
+            # Bytes that paho trips over, or a fault of ours in taking a message: the next connection brings it again.
+            _log.error("a message could not be taken", exc_info=exc)
+            raise aiomqtt.MqttError(f"{type(exc).__name__} while reading") from exc
+        raise exc or aiomqtt.MqttError("disconnected")
 
     def _connect(self, take: Callable[[Delivery], None]) -> aiomqtt.Client:
         client = aiomqtt.Client(
@@ -167,9 +181,11 @@ class MqttLink:
         create_socket: Callable[[], socket.socket] = paho._create_socket  # noqa: SLF001
         loop_read: Callable[[int], MQTTErrorCode] = paho.loop_read
         on_socket_open: Callable[..., None] = paho.on_socket_open
-        loop = asyncio.get_running_loop()
+        loop, session = asyncio.get_running_loop(), self._session
 
         def note_session(paho: Any, userdata: Any, flags: ConnectFlags, code: Any, properties: Any = None) -> None:
+            if session != self._session:
+                return  # a broker that takes its time answers a connection that was given up
             self._backlog_until = time.monotonic() + _BACKLOG_S if flags.session_present else 0.0
             if not code.is_failure:
                 self._client = client  # what a session had kept comes before the subscription is confirmed
@@ -183,9 +199,11 @@ class MqttLink:
 
         def opened(_paho: Any, userdata: Any, sock: Any) -> None:
             on_socket_open(_paho, userdata, sock)  # in a thread of aiomqtt, whose reader ours takes the place of
-            loop.call_soon_threadsafe(self._watch, client, sock)
+            loop.call_soon_threadsafe(self._watch, client, sock, session)
 
         def hand_on(published: Iterable[Publish]) -> None:
+            if session != self._session:
+                return  # acknowledged on another connection, its number would be another message's
             now, now_mono = datetime.now(UTC), time.monotonic()
             for publish in published:
                 if not self._is_again(publish):
@@ -212,23 +230,33 @@ class MqttLink:
         client.pending_calls_threshold = 10_000
         return client
 
-    def _watch(self, client: aiomqtt.Client, sock: Pieces) -> None:
+    def _watch(self, client: aiomqtt.Client, sock: Pieces, session: int) -> None:
         """Read a socket whenever something has come, and there is no reason to wait."""
-        loop, paho, number = asyncio.get_running_loop(), client._client, sock.fileno()  # noqa: SLF001
+        loop, paho = asyncio.get_running_loop(), client._client  # noqa: SLF001
+        if session != self._session:
+            _close(client)  # it was opened in a thread after we had given up
+        if paho.socket() is not sock:
+            return
+        number = sock.fileno()
 
         def go_on() -> None:
             if paho.socket() is not sock:
                 return
             if self._wait():
                 loop.call_later(_LOOK_AGAIN_S, go_on)
-            else:
-                loop.add_reader(number, read)
+                return
+            loop.add_reader(number, read)
+            if sock.pending():
+                loop.call_soon(read)  # of what has been read already the socket says nothing any more
 
         def read() -> None:
+            if paho.socket() is not sock:
+                return
             try:
                 while not (waiting := self._wait()):
                     paho.loop_read()
-                    if not sock.pending():
+                    # What broke the protocol has closed the socket; what came behind it nobody reads.
+                    if paho.socket() is not sock or not sock.pending():
                         break
             except Exception as exc:  # noqa: BLE001 # as aiomqtt does it: whatever it is, the connection is of no use
                 if not client._disconnected.done():  # noqa: SLF001
@@ -239,8 +267,7 @@ class MqttLink:
                 loop.remove_reader(number)
                 loop.call_later(rest_s, go_on)
 
-        if paho.socket() is sock:
-            loop.add_reader(number, read)
+        loop.add_reader(number, read)
 
     def _is_again(self, publish: Publish) -> bool:
         """Does a broker that tired of waiting send once more what it has sent on this connection already (NATS, D2)?

@@ -77,9 +77,13 @@ class Pieces:
             return
         except OSError:
             more = b""
-        self.full = len(more) == self._size
+        self.full = self._fills(more)
         self._ended = not more
         self._piece, self._at = self._piece[self._at :] + more, 0
+
+    def _fills(self, piece: bytes) -> bool:
+        """May there be more at once? With TLS nobody knows: a record is what comes, however much there is."""
+        return bool(piece) if isinstance(self._sock, ssl.SSLSocket) else len(piece) == self._size
 
     @property
     def for_paho(self) -> bool:
@@ -90,7 +94,7 @@ class Pieces:
         """Return up to `size` bytes, as a socket does."""
         if self._at == len(self._piece) and not self._ended:
             self._piece, self._at = self._sock.recv(self._size), 0
-            self.full = len(self._piece) == self._size
+            self.full = self._fills(self._piece)
         start, self._at = self._at, min(self._at + size, len(self._piece))
         return self._piece[start : self._at]
 

@@ -47,10 +47,13 @@ def _dumps(value: object) -> bytes | str:
 async def _as_runtime(conn: Connection) -> None:
     await conn.execute(f"SET ROLE {RUNTIME_ROLE}")
     # The time zone: what a terminal says of its clock must be readable again. The commit: ours is a promise (I1).
+    # The keepalives: a gateway that is cut off must not hold its locks for the two hours of the server's own.
     # Compiling: before version 18 a scan that is only discouraged costs so much that a server compiles its statement.
     await conn.execute(
         "SELECT set_config('idle_in_transaction_session_timeout', '5s', false), set_config('timezone', 'UTC', false), "
-        "set_config('synchronous_commit', 'on', false), set_config('jit', 'off', false)"
+        "set_config('synchronous_commit', 'on', false), set_config('jit', 'off', false), "
+        "set_config('tcp_keepalives_idle', '2', false), set_config('tcp_keepalives_interval', '1', false), "
+        "set_config('tcp_keepalives_count', '3', false)"
     )
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "open_share",
     "open_shares",
     "postpone",
+    "say_steady",
     "shares_heard",
     "silent_share",
     "steady_now",
@@ -260,6 +261,11 @@ async def keep_hearing(conn: Connection, *, horizon: datetime, boot: str, uptime
     )
 
 
+async def say_steady(conn: Connection, steady: datetime) -> None:
+    """Say what the steady time is now, for those who go by it."""
+    await conn.execute("UPDATE hearing SET steady_at = %s, said_at = clock_timestamp()", (steady,))
+
+
 async def steady_now(conn: Connection, *, within: timedelta) -> datetime | None:
     """Return the steady time of whoever supervises; None when it was said longer ago than `within`, or never."""
     row = await (
@@ -281,9 +287,9 @@ async def keep_shares(conn: Connection, until: Mapping[int, datetime]) -> None:
     )
 
 
-async def shares_heard(conn: Connection, shares: Sequence[int]) -> dict[int, datetime | None]:
-    """Return up to when everything in these shares is stored, by what their holders said last."""
-    cursor = await conn.execute("SELECT share, horizon FROM telemetry_share WHERE share = ANY(%s)", (list(shares),))
+async def shares_heard(conn: Connection) -> dict[int, datetime | None]:
+    """Return up to when everything in each share but the first is stored, by what their holders said last."""
+    cursor = await conn.execute("SELECT share, horizon FROM telemetry_share")
     return dict(await cursor.fetchall())
 
 
@@ -304,8 +310,18 @@ async def open_shares(conn: Connection) -> list[int]:
 
 
 async def hear_again(conn: Connection, begin: datetime, end: datetime, *, total: bool) -> None:
-    """Note a time in which nobody listened."""
-    await conn.execute("UPDATE hearing SET deaf_from = %s, deaf_until = %s, deaf_total = %s", (begin, end, total))
+    """Note a time in which nobody listened.
+
+    While terminals still have the time to report again after one of which a broker has kept nothing, a later one counts
+    as such too.
+    """
+    await conn.execute(
+        """
+        UPDATE hearing SET deaf_from = %(begin)s, deaf_until = %(end)s,
+            deaf_total = %(total)s OR (deaf_total AND deaf_until > %(begin)s - (SELECT max(late_after) FROM watch))
+        """,
+        {"begin": begin, "end": end, "total": total},
+    )
 
 
 async def silent_share(conn: Connection, *, since: datetime, now: datetime) -> tuple[int, int]:

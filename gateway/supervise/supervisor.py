@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 import psycopg
 
@@ -85,15 +86,24 @@ class Supervisor:
 
     async def _round(self) -> None:
         until = dict(await self._listener.listen())
-        shares = range(self._shares())
-        if elsewhere := [share for share in shares if share not in until]:
-            async with self._pool.connection() as conn:
-                until |= await supervision.shares_heard(conn, elsewhere)
-        moved = self._horizon.move(until.get(share) for share in shares)
-        if moved is not None:
-            await self._look(moved)
+        async with self._pool.connection() as conn:
+            # Others go by our clock, and what we wait for may wait for that.
+            await supervision.say_steady(conn, self._clock.now())
+            # Also those that there are no more: what is left in them belongs to the time before.
+            elsewhere = await supervision.shares_heard(conn)
+        shares = set(range(self._shares())) | set(elsewhere)
+        before = self._horizon.at
+        moved = self._horizon.move(until[share] if share in until else elsewhere.get(share) for share in shares)
+        if moved is None:
+            return
+        try:
+            await self._note(moved)
+        except BaseException:
+            self._horizon.resume(before)  # else nobody would know the next time that we had been deaf
+            raise
+        await self._look(moved.horizon)
 
-    async def _look(self, moved: Moved) -> None:
+    async def _note(self, moved: Moved) -> None:
         now = moved.horizon
         anchor = self._clock.anchor(now)
         async with self._pool.connection() as conn, conn.transaction():
@@ -110,6 +120,8 @@ class Supervisor:
                     (now - moved.deaf_from).total_seconds(),
                     ", nor kept for us: terminals get the time to report again" if total else "",
                 )
+
+    async def _look(self, now: datetime) -> None:
         shift = self._clock.shift()
         more = True
         while more:

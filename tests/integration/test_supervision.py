@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from gateway.keyring import Keyring
+from gateway.links.steady import SteadyClock
 from gateway.service import troubles
 from gateway.service.apply_site import apply_site
 from gateway.service.case_commands import Outcome, close_case
@@ -16,7 +19,9 @@ from gateway.service.raise_alarm import Press, raise_alarm
 from gateway.service.supervise import note_state
 from gateway.store import supervision
 from gateway.store.directory import Directory
+from gateway.store.pool import Connection, Pool
 from gateway.store.troubles import TroubleRow
+from gateway.supervise.supervisor import Supervisor
 from tests.integration.plants import District, district_site
 
 START = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)  # ten in the morning in Nanjing
@@ -316,6 +321,103 @@ async def test_while_nobody_listened_nobody_is_lost(district: District) -> None:
     district.pass_by(2)
     await district.sweep()
     assert ("t1-0", "offline") in await district.troubles()
+
+
+async def test_a_second_deafness_does_not_take_away_the_time_of_the_first(district: District) -> None:
+    """A broker lost everything, and while terminals have the time to report again a gateway restarts."""
+    await district.tell(district.beat("t0-0"))
+    await district.sweep()
+    began = district.now
+    district.pass_by(1000)
+    first_end = district.now
+    async with district.pool.connection() as conn:
+        await supervision.keep_hearing(conn, horizon=first_end, boot="test", uptime_s=0, steady=first_end)
+        await supervision.hear_again(conn, began, first_end, total=True)
+        district.pass_by(20)
+        await supervision.hear_again(conn, district.now - timedelta(seconds=10), district.now, total=False)
+    await district.sweep()
+    assert await district.troubles() == set(), "it has not had the time to report since"
+    district.pass_by(5000)
+    async with district.pool.connection() as conn:
+        await supervision.hear_again(conn, district.now - timedelta(seconds=10), district.now, total=False)
+    await district.sweep()
+    assert await district.troubles() == {("t0-0", "offline")}, "that was long ago"
+
+
+class _Ears:
+    """Hears everything up to now."""
+
+    def __init__(self, district: District) -> None:
+        self._district = district
+        self.deaf: set[int] = set()
+        self.shares = (0,)
+
+    async def listen(self) -> dict[int, datetime | None]:
+        return {share: None if share in self.deaf else self._district.now for share in self.shares}
+
+
+class _Flaky:
+    """A pool of which every connection but the first few is dead for a while."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.alive = 1000
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        self.alive -= 1
+        if self.alive < 0:
+            raise psycopg.OperationalError("the server has gone")
+        async with self._pool.connection() as conn:
+            yield conn
+
+
+async def test_a_deafness_is_not_forgotten_when_it_cannot_be_written_down_at_once(district: District) -> None:
+    pool, ears = _Flaky(district.pool), _Ears(district)
+    clock = SteadyClock(wall=lambda: district.now, mono=lambda: (district.now - START).total_seconds())
+    supervisor = Supervisor(pool, district.directory, ears, clock, shares=lambda: 1)  # type: ignore[arg-type]
+    await supervisor.resume()
+    await supervisor._round()
+    district.pass_by(60)
+    pool.alive = 1  # enough to say the time
+    with pytest.raises(psycopg.OperationalError):
+        await supervisor._round()
+    pool.alive = 1000
+    district.pass_by(1)
+    await supervisor._round()
+    ((begin, end),) = await district.rows("SELECT deaf_from, deaf_until FROM hearing")
+    assert (begin, end) == (START, START + timedelta(seconds=61))
+
+
+async def test_a_share_that_nobody_hears_holds_the_horizon_even_one_that_is_given_up(district: District) -> None:
+    ears, count = _Ears(district), 2
+    clock = SteadyClock(wall=lambda: district.now, mono=lambda: (district.now - START).total_seconds())
+    supervisor = Supervisor(district.pool, district.directory, ears, clock, shares=lambda: count)  # type: ignore[arg-type]
+    await supervisor.resume()
+    horizon = "SELECT horizon FROM hearing"
+
+    async def said(horizon_of_other: datetime) -> None:
+        async with district.pool.connection() as conn:
+            await supervision.keep_shares(conn, {1: horizon_of_other})
+
+    async with district.pool.connection() as conn:
+        await supervision.open_share(conn, 1)
+    await supervisor._round()
+    assert await district.rows(horizon) == [], "the other has not said anything"
+    await said(START - timedelta(seconds=2))
+    await supervisor._round()
+    assert await district.rows(horizon) == [(START - timedelta(seconds=2),)]
+    district.pass_by(3)
+    await said(START - timedelta(seconds=5))
+    await supervisor._round()
+    assert await district.rows(horizon) == [(START - timedelta(seconds=2),)]
+    count = 1  # there are no more two shares, but something is left in the second
+    await supervisor._round()
+    assert await district.rows(horizon) == [(START - timedelta(seconds=2),)]
+    async with district.pool.connection() as conn:
+        await supervision.close_share(conn, 1)
+    await supervisor._round()
+    assert await district.rows(horizon) == [(START + timedelta(seconds=3),)]
 
 
 async def test_a_radio_cell_that_is_lost_is_one_incident(district: District) -> None:

@@ -44,6 +44,17 @@ def test_in_a_storm_telemetry_has_half_of_the_time() -> None:
     assert longest <= 11  # a tenth of a second
 
 
+def test_whoever_asks_seldom_is_let_go_as_well() -> None:
+    """An event loop that is slow in a storm asks three times a second: it must not be told to wait each time."""
+    world = World(alarm=True)
+    giving_way = GivingWay(lambda: world.alarm, clock=lambda: world.now_s)
+    answers = []
+    for _ in range(20):
+        answers.append(giving_way.now())
+        world.now_s += 0.3
+    assert answers == [True, False] * 10
+
+
 def test_who_waits_goes_on_as_soon_as_the_way_is_free() -> None:
     async def play() -> bool:
         world = World(alarm=True)
