@@ -396,15 +396,17 @@ async def test_replicas_that_work_at_once_make_one_sequence(
     pool: Pool, keyring: Keyring, directory: Directory, site: str, tmp_path: Path
 ) -> None:
     files = [tmp_path / "one.jsonl", tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    over = asyncio.Event()
 
     async def keep(file: Path) -> None:
-        for _ in range(15):
+        while not over.is_set():
             await export_checkpoints(pool, keyring, file)
             await asyncio.sleep(0)
 
     async def work() -> None:
         for seq in range(1, 26):
             await press(pool, directory, seq=seq)
+        over.set()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(work())

@@ -92,7 +92,7 @@ async def timescale(tmp_path: Path) -> AsyncIterator[str]:
             await server.wait()
 
 
-async def _stage_by_insert(conn: Connection, rows: Sequence[ReportRow]) -> None:
+async def _stage_by_insert(conn: Connection, rows: Sequence[ReportRow], **_: object) -> None:
     await telemetry.prepare_stage(conn, rows)
     values = ", ".join(["%s"] * len(ReportRow._fields))
     for row in rows:
