@@ -1,6 +1,6 @@
 """Write the published contracts for firmware vendors and platforms, or check that they are up to date.
 
-    python -m schemas.export            writes schemas/published/*.schema.json and asyncapi.yaml
+    python -m schemas.export            writes schemas/published/*.schema.json, asyncapi.yaml and sms-alarm.json
     python -m schemas.export --check    exits 1 when they differ from the code
 
 Files that this module does not know are left alone: ``openapi.json`` comes from the API.
@@ -25,6 +25,7 @@ from schemas.audit import AuditMessage
 from schemas.commands import Ack, Command, Progress
 from schemas.notices import Answer, Notice
 from schemas.reports import AlarmReport, EventReport, FixReport, HeartbeatReport, ResultReport
+from schemas.sms import LAYOUT
 
 __all__ = ["MODELS", "PUBLISHED", "asyncapi", "drift", "main", "render", "schema_of"]
 
@@ -239,6 +240,7 @@ def render() -> dict[str, str]:
     """Return every published file that belongs to this module: its name and its text."""
     files = {f"{name}.schema.json": _json(schema_of(name)) for name in MODELS}
     files["asyncapi.yaml"] = _yaml(asyncapi())
+    files["sms-alarm.json"] = json.dumps(LAYOUT.model_dump(mode="json"), ensure_ascii=False, indent=2) + "\n"
     return files
 
 
