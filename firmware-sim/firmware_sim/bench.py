@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from firmware_sim import fleet as fleets
 from firmware_sim import stack as stacks
@@ -29,6 +30,7 @@ __all__ = [
     "machine",
     "online",
     "press_one_by_one",
+    "progress_bar",
     "settled",
     "undisturbed",
 ]
@@ -159,6 +161,15 @@ async def settled(
             await responders.wait(everybody)
     except TimeoutError:
         pass
+
+
+@contextmanager
+def progress_bar(what: str, total: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """Show how far long work is, for the length of a block: call what it gives with how much is done."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda done: progress.update(bar, completed=min(done, total))
 
 
 async def close_cases(seat: Seat, cases: Sequence[UUID], console: Console) -> None:

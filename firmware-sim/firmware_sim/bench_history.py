@@ -15,9 +15,8 @@ from uuid import UUID
 
 import aiohttp
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from firmware_sim.bench import WARM_UP, close_cases, installed, machine, online, settled, undisturbed
+from firmware_sim.bench import WARM_UP, close_cases, installed, machine, online, progress_bar, settled, undisturbed
 from firmware_sim.figures import Judged, Sample, evaluate, quantile, summary
 from firmware_sim.fleet import Fleet, PressRecord
 from firmware_sim.history import copy_cases, count_rows
@@ -193,17 +192,5 @@ async def _gateway(name: str, terminals: int, options: Options, console: Console
 async def _fill(gateway: _Gateway, cases: Sequence[UUID], options: Options, console: Console) -> None:
     """Have an operator close the cases, and copy them until there are enough."""
     await close_cases(gateway.seat, cases, console)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
-        bar = progress.add_task("Closed cases", total=options.cases)
-
-        def show(closed: int) -> None:
-            progress.update(bar, completed=min(closed, options.cases))
-
+    with progress_bar("Closed cases", options.cases, console) as show:
         await copy_cases(gateway.database, to=options.cases, households=gateway.households, progress=show)

@@ -19,9 +19,8 @@ import aiohttp
 import psycopg
 from psycopg.errors import LockNotAvailable
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from firmware_sim.bench import installed, machine
+from firmware_sim.bench import installed, machine, progress_bar
 from firmware_sim.figures import Judged, quantile, summary
 from firmware_sim.sites import made_up
 from firmware_sim.stack import StackError
@@ -142,21 +141,13 @@ async def run(options: Options, console: Console) -> Report:
 
 
 async def _fill(conn: psycopg.AsyncConnection, days: Sequence[date], console: Console) -> None:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
-        bar = progress.add_task("Days of telemetry", total=len(days))
+    with progress_bar("Days of telemetry", len(days), console) as show:
         for number, day in enumerate(days):
             values = {"day": datetime.combine(day, datetime.min.time(), UTC), "n": number}
             await conn.execute("SELECT telemetry_days(ARRAY[%s])", (day,))
             await conn.execute(_BEATS, values)
             await conn.execute(_FIXES, values)
-            progress.update(bar, completed=number + 1)
+            show(number + 1)
     await conn.execute(_STATES)
     for table in ("heartbeat", "fix", "terminal_state"):
         await conn.execute(f"VACUUM (ANALYZE) {table}")
@@ -209,21 +200,13 @@ async def _roll_up(conn: psycopg.AsyncConnection, days: Sequence[date], console:
     """Wait until the gateway has made the rollups of what the database wrote behind its back."""
     first, last = (datetime.combine(day, datetime.min.time(), UTC) for day in (days[0], days[-1]))
     await conn.execute(_WANT, {"first": first, "last": last + timedelta(hours=23)})
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
-        total = left = await _wanted(conn)
-        bar = progress.add_task("Hours and days rolled up", total=total)
+    total = left = await _wanted(conn)
+    with progress_bar("Hours and days rolled up", total, console) as show:
         async with asyncio.timeout(_ROLLED_UP_WITHIN_S):
             while left:
                 await asyncio.sleep(1)
                 left = await _wanted(conn)
-                progress.update(bar, completed=total - left)
+                show(total - left)
 
 
 async def _wanted(conn: psycopg.AsyncConnection) -> int:

@@ -134,7 +134,7 @@ def test_every_reference_of_asyncapi_leads_somewhere() -> None:
         target = document
         for part in pointer.split("/")[1:]:
             target = target[part]
-    assert {f"./{name}" for name in render() if name.endswith(".json")} - set(references) == {
+    assert {f"./{name}" for name in render() if name.endswith(".schema.json")} - set(references) == {
         "./answer.schema.json",
         "./audit.schema.json",
     }
