@@ -127,8 +127,9 @@ class MqttLink:
         """Stay connected and hand every message to `take`, which must not block, until cancelled."""
         delay_s = _FIRST_DELAY_S
         while True:
-            client = self._connect(take)
+            client: aiomqtt.Client | None = None
             try:
+                client = self._connect(take)
                 async with client:
                     delay_s = _FIRST_DELAY_S
                     await self._subscribe(client)
@@ -146,7 +147,8 @@ class MqttLink:
                 self._unacknowledged.clear()
                 self._under_way.clear()
                 self._acknowledged.clear()
-                _close(client)
+                if client is not None:
+                    _close(client)
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
 

@@ -127,6 +127,29 @@ async def test_what_an_old_connection_still_brings_counts_for_nothing(monkeypatc
         await until(lambda: b"\x40\x02\x00\x01" in b"".join(heard))
 
 
+async def test_a_connection_that_cannot_even_be_begun_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when no file can be opened for the certificates just now."""
+    original, fails = aiomqtt.Client, [OSError(24, "Too many open files")]
+
+    def client(**how: Any) -> aiomqtt.Client:
+        if fails:
+            raise fails.pop()
+        return original(**how)
+
+    monkeypatch.setattr(aiomqtt, "Client", client)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        del number
+        await welcome(reader, writer)
+        writer.write(publish(b"y", mid=1))
+        await writer.drain()
+        await asyncio.sleep(60)
+
+    async with broker(serve) as url, linked(url) as (_, taken):
+        await until(lambda: bool(taken))
+        assert not fails
+
+
 async def test_what_was_read_already_is_not_waited_for_at_the_socket() -> None:
     """The link is told to wait between two packets of one piece: nothing more comes, and the second is there."""
     answers: list[bool] = []
