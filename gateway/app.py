@@ -27,7 +27,11 @@ from gateway.links.auth_callout import CredentialCache, Responder
 from gateway.links.election import elected
 from gateway.links.mqtt import MqttLink
 from gateway.links.steady import SteadyClock
+from gateway.modems.pace import Pace
+from gateway.modems.pool import ModemPool
+from gateway.notify.channels.http_sms import HttpSmsChannel
 from gateway.notify.channels.mqtt import MqttChannel
+from gateway.notify.channels.phone import PhoneQueue, SmsChannel, VoiceChannel
 from gateway.notify.channels.stream import StreamChannel
 from gateway.notify.channels.webhook import WebhookChannel
 from gateway.notify.dispatcher import Dispatcher
@@ -35,7 +39,8 @@ from gateway.procedures.runner import Runner
 from gateway.proof.keeper import Keeper
 from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
-from gateway.store.pool import open_pool
+from gateway.store.phone_book import list_all
+from gateway.store.pool import Pool, open_pool
 from gateway.supervise.hearing import Ear
 from gateway.supervise.listener import Listener
 from gateway.supervise.supervisor import Supervisor
@@ -59,8 +64,8 @@ def keyring_of(settings: Settings, *, create: bool = False) -> Keyring:
     return Keyring.load(settings.master_key_file, create=create)
 
 
-async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: None) -> None:
-    """Run the gateway until cancelled.
+async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: None, pace: Pace | None = None) -> None:
+    """Run the gateway until cancelled. `observe` hears of the steps; `pace` is that of modems, if not the usual one.
 
     The alarm lane and the dispatcher live and die with the process, which its supervisor restarts; the telemetry
     lane and the answers to the broker are restarted in here, and can end neither of them (D12).
@@ -89,6 +94,11 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             return f"{settings.people_url}/r/{keyring.link_token(notice.leg_id)}"
 
         webhook = await stack.enter_async_context(WebhookChannel(link=answer_link, dns_servers=settings.dns_servers))
+        phone_pool = await stack.enter_async_context(open_pool(database, name="phones", size=4))
+        http_sms = await stack.enter_async_context(
+            HttpSmsChannel(phone_pool, Directory(keyring), link=answer_link, dns_servers=settings.dns_servers)
+        )
+        phone_queue = PhoneQueue(database, phone_pool, Directory(keyring), rng=rng)
         responder = None
         if settings.auth_url is not None and settings.auth_seed is not None:
             url, seed = settings.auth_url.get_secret_value(), settings.auth_seed.get_secret_value()
@@ -103,6 +113,9 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
                 "webhook": webhook,
                 "mqtt": MqttChannel(notify_link, answer_link=answer_link),
                 "stream": StreamChannel(),
+                "sms": SmsChannel(phone_queue, link=answer_link),
+                "voice": VoiceChannel(phone_queue),
+                "http_sms": http_sms,
             },
             name=settings.replica,
             party_parallel=settings.party_parallel,
@@ -213,6 +226,20 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             proof_pool, Directory(keyring), file=settings.checkpoint_file, every_s=settings.checkpoint_every_s
         )
 
+        modems = ModemPool(
+            database,
+            phone_pool,
+            Directory(keyring),
+            settings.modems,
+            replica=settings.replica,
+            worker=lambda: dispatcher.worker,
+            submit=dispatcher.submit,
+            is_working_day=workdays.is_working_day,
+            rng=rng,
+            pace=pace,
+            observe=observe,
+        )
+
         async def roll_up() -> None:
             await keep_rolled_up(supervise_pool, days=timedelta(days=settings.telemetry_days), rng=rng)
 
@@ -228,6 +255,10 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
                 name="directory",
             )
             tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
+            tasks.create_task(phone_queue.run(), name="phone-queue")
+            tasks.create_task(_list_phones(phone_pool, keyring, rng), name="phone-book")
+            if settings.modems:
+                tasks.create_task(_restarted("modems", modems.run, rng), name="modems")
             tasks.create_task(_restarted("procedures", runner.run, rng), name="procedures")
             tasks.create_task(_restarted("proof", keeper.run, rng), name="proof")
             tasks.create_task(_restarted("telemetry", shares.run, rng), name="telemetry")
@@ -241,6 +272,18 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
             )
             if responder is not None:
                 tasks.create_task(_let_in(alarm_link, responder, rng), name="auth-callout")
+
+
+async def _list_phones(pool: Pool, keyring: Keyring, rng: Random) -> None:
+    """Enter numbers from before there was a book of them, once."""
+    while True:
+        try:
+            async with pool.connection() as conn:
+                await list_all(conn, keyring)
+            return
+        except psycopg.Error as exc:
+            _log.warning("the book of numbers cannot be filled yet: %s", type(exc).__name__)
+            await asyncio.sleep(rng.uniform(0.5, 1.5))
 
 
 async def _let_in(alarm_link: MqttLink, responder: Responder, rng: Random) -> None:

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-__all__ = ["Broker", "ConfigError", "Settings", "load"]
+__all__ = ["Broker", "ConfigError", "ModemSettings", "Settings", "load"]
 
 
 _MASK = "********"
@@ -45,6 +45,36 @@ class Broker:
     def public(self) -> str:
         """Return the address without credentials."""
         return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
+
+
+class ModemSettings(BaseModel):
+    """One modem, or several that are alike: `path` may hold ``*``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Annotated[
+        str, Field(min_length=1, description="Its serial port; a name that stays, as /dev/serial/by-id/usb-…-if02.")
+    ]
+    pin: Annotated[SecretStr | None, Field(description="PIN of its SIM.")] = None
+    centre: Annotated[str | None, Field(description="Service centre, where the SIM has none: +8613800…500.")] = None
+    voice: Annotated[bool, Field(description="May it call people?")] = True
+    daily_limit: Annotated[int, Field(ge=1, description="Messages a day that its SIM may send.")] = 1000
+    balance_code: Annotated[str | None, Field(description="USSD code that tells the balance, as *100#.")] = None
+    balance_to: Annotated[str | None, Field(description="Number that is asked for the balance by SMS, as 10086.")] = (
+        None
+    )
+    balance_text: Annotated[str, Field(description="What it is asked, as YE.")] = "YE"
+    balance_low: Annotated[float, Field(description="Below this people are told.")] = 10.0
+    power_cycle: Annotated[
+        list[str], Field(description="Command that takes its power away and gives it back; {path} is its port.")
+    ] = Field(default_factory=list)
+
+    @field_validator("pin")
+    @classmethod
+    def _digits(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (value.get_secret_value().isdecimal() and 4 <= len(value.get_secret_value()) <= 8):
+            raise ValueError("a PIN has 4 to 8 digits")
+        return value
 
 
 class Settings(BaseSettings):
@@ -94,6 +124,10 @@ class Settings(BaseSettings):
     dns_servers: Annotated[list[str], Field(description="Name servers for webhooks; empty: those of the system.")] = (
         Field(default_factory=list)
     )
+    modems: Annotated[
+        list[ModemSettings],
+        Field(description="GSM modems of this machine, each a table with path and, where needed, pin and others."),
+    ] = Field(default_factory=list)
     alarm_workers: Annotated[int, Field(ge=1, le=64, description="Alarms stored at the same time.")] = 8
     telemetry_batch: Annotated[
         int, Field(ge=1, le=10_000, description="Most telemetry reports that are stored in one transaction.")
@@ -213,6 +247,8 @@ class Settings(BaseSettings):
             value = getattr(self, name)
             if isinstance(value, SecretStr):
                 value = _MASK if name in ("master_key", "auth_seed") else _masked(value.get_secret_value())
+            elif name == "modems":
+                value = [modem.model_dump(mode="json") for modem in self.modems]  # a PIN is a secret, and shown as one
             plain[name] = str(value) if isinstance(value, Path) else value
         return plain
 

@@ -109,6 +109,26 @@ class SiteFile:
             if (webhook := _webhook(party)) is not None:
                 webhook["url"] = url(party["id"])
 
+    def reach_by_phone(self, party: str, phone: str, channels: list[dict[str, Any]]) -> None:
+        """Give a party a phone, and these channels in place of its own."""
+        entry = next(one for one in self._document["parties"] if one["id"] == party)
+        entry |= {"phone": phone, "channels": channels}
+
+    def give_sim(self, terminal: str, phone: str) -> None:
+        """Give a terminal a SIM with this number."""
+        entry = next(one for one in self._document["terminals"] if one["id"] == terminal)
+        entry["phone"] = phone
+
+    def give_phone(self, terminal: str, phone: str) -> None:
+        """Give a phone to the first person of the household of a terminal."""
+        home = next(one for one in self._document["households"] if terminal in one["terminals"])
+        home["persons"][0]["phone"] = phone
+
+    def run_procedure(self, procedure: str) -> None:
+        """Let every plan run this procedure."""
+        for plan in self._document["plans"]:
+            plan["procedure"] = procedure
+
     def terminals(self) -> list[TerminalEntry]:
         """Return the terminals with their credentials.
 

@@ -160,6 +160,9 @@ NOTICES = """
             WHEN n.worker IS NULL THEN %(late)s
             -- Its worker is dead, and that for five seconds after its lease of two was over.
             WHEN w.id IS NULL OR w.seen_at < clock_timestamp() - interval '7 seconds' THEN %(now)s
+            -- A text waits for a modem, and a call for its end.
+            WHEN EXISTS (SELECT FROM phone_out o WHERE o.notice_id = n.id AND o.state IN ('queued', 'sending'))
+                THEN %(now)s - interval '3 minutes'
             ELSE %(now)s - interval '15 seconds' END),
         ('due_after_closure', c.state = 'closed' AND n.reason <> 'closed')
     ) v (kind, holds)

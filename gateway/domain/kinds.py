@@ -7,8 +7,10 @@ __all__ = [
     "AREA_LOST",
     "AUDIT",
     "EMERGENCIES",
+    "MODEM_LOST",
     "NEVER_IN_A_TEST",
     "QUIETABLE",
+    "RING",
     "SERVICE",
     "SUPERVISED",
     "TECHNICAL",
@@ -17,6 +19,12 @@ __all__ = [
     "CaseClass",
     "classify",
 ]
+
+RING = "ring"
+"""The kind of a call from a terminal's number, which nobody picks up: that it called is the alarm."""
+
+MODEM_LOST = "modem_lost"
+"""The kind of what happens to a modem of ours, or to its SIM."""
 
 EMERGENCIES = frozenset({"sos", "fall", "smoke", "gas", "water", "inactivity", "wander", "duress"})
 TECHNICAL = frozenset({"low_battery", "power_lost", "tamper"})
@@ -55,6 +63,7 @@ WORDS = {
         "inactivity": "长时间无活动",
         "wander": "走失",
         "duress": "胁迫报警",
+        "ring": "终端来电求助",
         "low_battery": "电量低",
         "power_lost": "断电",
         "tamper": "终端被拆动",
@@ -71,6 +80,7 @@ WORDS = {
         "never_pressed": "从未按过按键",
         "firmware_old": "固件过旧",
         "area_lost": "片区终端同时异常",
+        "modem_lost": "短信语音模块故障",
     },
     "en": {
         "sos": "Call for help",
@@ -81,6 +91,7 @@ WORDS = {
         "inactivity": "No activity for long",
         "wander": "Gone astray",
         "duress": "Duress",
+        "ring": "Call from the terminal",
         "low_battery": "Battery low",
         "power_lost": "Power lost",
         "tamper": "Terminal tampered with",
@@ -97,6 +108,7 @@ WORDS = {
         "never_pressed": "Never pressed",
         "firmware_old": "Firmware too old",
         "area_lost": "Many terminals of one area in trouble",
+        "modem_lost": "A modem of the gateway fails",
     },
 }
 """What each kind is called, by language. A kind that is not in here is shown as it is."""

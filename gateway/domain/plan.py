@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import time, timedelta
 
 from gateway.domain.directory import Party
-from gateway.domain.kinds import NEVER_IN_A_TEST, CaseClass, classify
+from gateway.domain.kinds import NEVER_IN_A_TEST, RING, CaseClass, classify
 from gateway.domain.ladder import ONCE, Ladder
 
 __all__ = [
@@ -147,17 +147,20 @@ def plans_for(
     """Return the plans that apply to `kinds` here and now, each once, and the kinds that none covers.
 
     For each kind it is a plan that names it before one for every kind, then one of the site before one that comes with
-    the gateway, and then the most particular one. ``found``: supervision found this out; a plan for every kind is not
+    the gateway, and then the most particular one. A call of a terminal is a call for help where no plan names calls.
+    ``found``: supervision found this out; a plan for every kind is not
     meant for that, as a plan that comes with the gateway is not for what a terminal says.
     """
     plans = [plan for plan in plans if found or not plan.id.startswith(SHIPPED)]
     chosen: dict[str, Plan] = {}
     uncovered = []
     for kind in kinds:
+        named = kind != RING or any(RING in plan.kinds for plan in plans)
+        wanted = kind if named else "sos"
         applying = [
-            ((kind in plan.kinds, not plan.id.startswith(SHIPPED), plan.when.weight, plan.id), plan)
+            ((wanted in plan.kinds, not plan.id.startswith(SHIPPED), plan.when.weight, plan.id), plan)
             for plan in plans
-            if (kind in plan.kinds or (EVERY_KIND in plan.kinds and not found)) and plan.when.admits(where)
+            if (wanted in plan.kinds or (EVERY_KIND in plan.kinds and not found)) and plan.when.admits(where)
         ]
         best = max(applying, key=lambda one: one[0], default=None)
         if best is None or not best[1].roles:

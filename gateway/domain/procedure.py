@@ -132,6 +132,9 @@ class Step:
         results: What a task may end with.
         roles: Whom to tell, or from whom to withdraw.
         command: What the terminal is to do, see ``schemas.commands.Command``.
+        dials: The gateway itself calls the person for this task, where it has a modem. That nobody picks up ends the
+            task with ``no_answer``; that somebody does is for a human to judge, but a key that is pressed says that
+            the person is there (I7).
         aftercare: It outlives the closure of the case; every other step is cancelled by it (I4).
         clause: What asks for it, as R15.
     """
@@ -150,6 +153,7 @@ class Step:
     results: tuple[str, ...] = ("done",)
     roles: tuple[str, ...] = ()
     command: Mapping[str, object] | None = None
+    dials: bool = False
     aftercare: bool = False
     clause: str = ""
 

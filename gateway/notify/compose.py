@@ -21,7 +21,7 @@ from gateway.domain.outbox import CaseView, DueNotice
 from gateway.domain.privacy import Privacy, privacy_of
 from gateway.service.places import place_of
 
-__all__ = ["compose"]
+__all__ = ["Spoken", "compose", "spoken"]
 
 T = TypeVar("T")
 
@@ -199,11 +199,48 @@ def _language(notice: DueNotice) -> str:
     return "zh" if (notice.language or notice.case.locale).startswith("zh") else "en"
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """The parts of the sentence of a message. ``own`` is the sentence of the plan's own template, if it has one."""
+
+    language: str
+    lead: str
+    what: str
+    who: str
+    where: str
+    at: datetime
+    own: str | None
+
+
+def spoken(notice: DueNotice, *, now: datetime) -> Spoken:
+    """Return what a short message of `notice` may say, by the same rules as a long one."""
+    case, language = notice.case, _language(notice)
+    words = _WORDS[language]
+    level = privacy_of(notice.role, case.privacy)
+    zone = _zone(case.timezone)
+    today = now.astimezone(zone).date()
+    part = _parts.get(case, (level, today, language), lambda: _part(case, level, today, words))
+    return Spoken(
+        language=language,
+        lead=_lead(notice, words),
+        what=part.what,
+        who=part.who,
+        where=part.where,
+        at=case.received_at.astimezone(zone),
+        own=None if notice.template.get(language) is None else _sentence(notice, part),
+    )
+
+
+def _lead(notice: DueNotice, words: "_Words") -> str:
+    case = notice.case
+    return (words.drill if case.drill else words.test if case.test else "") + words.leads.get(notice.reason, words.lead)
+
+
 def _sentence(notice: DueNotice, part: _Part) -> str:
     """Say in one sentence what happened, to whom and where; what kind of news it is stands in front."""
     case, language = notice.case, _language(notice)
     words = _WORDS[language]
-    lead = (words.drill if case.drill else words.test if case.test else "") + words.leads.get(notice.reason, words.lead)
+    lead = _lead(notice, words)
     template = notice.template.get(language)
     if template is None:
         return f"{lead}{part.what}{words.colon}{words.pause.join([*([part.who] if part.who else []), part.where])}"

@@ -36,7 +36,8 @@ _STALE_S = 0.5
 _ASKING_S = 1.0
 _BATCH = 256
 _BUSY_S = 0.05
-_CHANNEL_LIMIT_S = 65.0
+_CHANNEL_LIMIT_S = 170.0
+"""Longer than any channel takes by its own rules: a text may wait for a modem, and for the network after that."""
 _UNRECORDED = TryAgain("the outcome could not be recorded")
 _AFTERWARDS = frozenset({"closed", "withdrawn"})
 

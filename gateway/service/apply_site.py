@@ -16,7 +16,7 @@ from gateway.domain.case import DomainError
 from gateway.keyring import DataKey, ErasedKey, Keyring
 from gateway.site.model import MqttEntry, Site, TerminalEntry, areas_of, care_of, to_address, to_channel
 from gateway.site.supervision import SHIPPED_PLANS, profile_of
-from gateway.store import queries, supervision, troubles
+from gateway.store import phone_book, queries, supervision, troubles
 from gateway.store.pool import Connection, Pool
 
 __all__ = ["Applied", "Change", "SiteConflict", "apply_site", "compare"]
@@ -292,6 +292,7 @@ class _Writer:
                 self._keyring.mac("party", name, passwords[0]) if passwords else None,
             ),
         )
+        await phone_book.list_phone(self._conn, self._keyring, kind="party", name=name, phone=party.phone)
 
     async def _write_household(self, name: str, key: DataKey) -> None:
         household = self._households[name]
@@ -362,6 +363,7 @@ class _Writer:
                 key.id,
             ),
         )
+        await phone_book.list_phone(self._conn, self._keyring, kind="person", name=name, phone=new["phone"])
 
     async def _write_terminal(self, name: str, new: Definition, old: Definition | None, change: Change) -> Definition:
         terminal = self._terminals[name]

@@ -17,7 +17,7 @@ from protocols.errors import FrameError
 from protocols.okc import Up, parse_up
 from schemas.tolerance import ReadAlarm, Unreadable, read_alarm, read_reports
 
-__all__ = ["Misread", "ReplayResult", "dismiss", "keep", "keep_alarm", "press_of", "replay"]
+__all__ = ["Misread", "ReplayResult", "dismiss", "keep", "keep_alarm", "keep_alarm_in", "press_of", "replay"]
 
 
 _EARLIEST, _LATEST = 1990, 2200
@@ -92,6 +92,12 @@ async def keep_alarm(pool: Pool, directory: Directory, misread: Misread, *, work
     Raises:
         NoSite: Nobody could be told, because no site is set up.
     """
+    async with pool.connection() as conn, conn.transaction():
+        return await keep_alarm_in(conn, directory, misread, worker=worker)
+
+
+async def keep_alarm_in(conn: Connection, directory: Directory, misread: Misread, *, worker: int | None) -> Raised:
+    """Do the work of `keep_alarm` in the caller's transaction."""
     press = Press(
         terminal=misread.terminal,
         transport=misread.transport,
@@ -102,11 +108,10 @@ async def keep_alarm(pool: Pool, directory: Directory, misread: Misread, *, work
         copy=misread.copy,
         problems=(f"alarm that could not be read: {misread.reason}",),
     )
-    async with pool.connection() as conn, conn.transaction():
-        raised = await raise_alarm_in(conn, directory, press, worker=worker)
-        if await quarantine.seen(conn, misread.kept_topic, misread.digest) is None:
-            await _keep(conn, misread, case_id=raised.case_id, district=raised.district)
-        return raised
+    raised = await raise_alarm_in(conn, directory, press, worker=worker)
+    if await quarantine.seen(conn, misread.kept_topic, misread.digest) is None:
+        await _keep(conn, misread, case_id=raised.case_id, district=raised.district)
+    return raised
 
 
 async def _keep(conn: Connection, misread: Misread, *, case_id: UUID | None, district: str | None) -> int:

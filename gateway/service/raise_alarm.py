@@ -290,7 +290,13 @@ async def _arrive(conn: Connection, directory: Directory, press: Press, origin: 
 def _repeats(one: _Arrived, known: KnownAlarm) -> bool:
     """Is it the same press as `known` (D5, D10)?"""
     press = one.press
-    differs = one.numbered and None not in (known.pressed_at, press.pressed_at) and known.pressed_at != press.pressed_at
+    differs = (
+        one.numbered
+        and known.pressed_at is not None
+        and press.pressed_at is not None
+        # The same press by SMS tells whole seconds.
+        and abs(known.pressed_at - press.pressed_at) >= timedelta(seconds=1)
+    )
     came_at = one.origin.now - press.waited
     in_time = one.numbered or came_at - known.stored_at <= WINDOW
     says_more = (known.test and not press.test) or not set(press.kinds) <= set(known.kinds)

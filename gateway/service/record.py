@@ -18,7 +18,7 @@ from gateway.service import fan_out
 from gateway.service.case_commands import record_answer
 from gateway.service.disclosures import shows_health
 from gateway.service.views import Surroundings, case_keys, surroundings
-from gateway.store import cases, events, outbox
+from gateway.store import cases, events, outbox, procedures
 from gateway.store.cases import CaseRow, Delivered, LegRow
 from gateway.store.directory import Directory
 from gateway.store.events import NewEvent
@@ -26,7 +26,7 @@ from gateway.store.journal import Head, Note, Writer, flush_all
 from gateway.store.outbox import NoticeRow
 from gateway.store.pool import Connection, Pool
 
-__all__ = ["Recorded", "record_attempts", "record_unreachable"]
+__all__ = ["Recorded", "record_attempts", "record_delivery_report", "record_unreachable"]
 
 _WORDS = {"Sent": "sent", "TryAgain": "try_again", "GiveUp": "give_up"}
 
@@ -96,6 +96,55 @@ async def record_unreachable(
                     failed = replace(leg, state=LegState.FAILED)
                     notices += await _call_fallback(conn, case, failed, around, journal, at=at, worker=worker)
             await journal.flush(conn)
+    return notices
+
+
+async def record_delivery_report(
+    conn: Connection,
+    directory: Directory,
+    *,
+    case_id: UUID,
+    leg_id: UUID,
+    notice_id: str,
+    delivered: bool,
+    detail: str,
+    worker: int | None,
+) -> list[DueNotice]:
+    """Record what a network says later of a message that it had taken.
+
+    If it could not be delivered, the next channel of the party is taken, and behind the last one the fallback is called
+    in (D13), unless somebody of it answered meanwhile. Returns what `worker` has to send.
+    """
+    case = await cases.lock_case(conn, case_id)
+    assert case is not None, "cases are never deleted"
+    around = await surroundings(conn, directory, case)
+    leg = next(leg for leg in await cases.legs_of(conn, case_id) if leg.id == leg_id)
+    notice = await outbox.one(conn, notice_id)
+    journal = Writer(case.id, around.key, Head(case.journal_n, bytes(case.journal_head)))
+    at = await procedures.the_time(conn)
+    about = {"leg": str(leg.id), "role": leg.role, "party": leg.party_id, "notice": notice.number, "detail": detail}
+    journal.add(Note("leg.confirmed" if delivered else "leg.undelivered", about), at=at)
+    notices: list[DueNotice] = []
+    newest = notice.number >= (await outbox.last_calls(conn, case_id)).get(leg_id, 0)
+    waits = leg.state in (LegState.PENDING, LegState.DELIVERED) and case.state == CaseState.OPEN
+    if not delivered and newest and waits and leg.party_id is not None:
+        leg = replace(leg, state=LegState.PENDING, delivered_at=None)
+        await cases.undeliver(conn, leg_id)
+        party = around.party(str(leg.party_id))
+        if party is not None and notice.channel + 1 < len(party.channels):
+            notices += await fan_out.renotify(
+                conn,
+                case,
+                [leg],
+                reason=notice.reason,
+                around=around,
+                worker=worker,
+                rearm=False,
+                channel=notice.channel + 1,
+            )
+        else:
+            notices += await _call_fallback(conn, case, leg, around, journal, at=at, worker=worker)
+    await journal.flush(conn)
     return notices
 
 

@@ -15,11 +15,13 @@ from gateway.domain import keys
 from gateway.domain.case import CaseState, DomainError, LegState, NotFound, StateConflict
 from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice
+from gateway.domain.phones import EMERGENCY_NUMBERS
 from gateway.domain.plan import BASIC_PROCEDURE, DURESS, EVERY_KIND, Plan, legs_of, procedures_for
 from gateway.domain.procedure import Advance, Change, ChangeKind, Does, Procedure, StepRow, advance
 from gateway.service import fan_out
 from gateway.service.case_work import Work, WorkingDay, locked, work_on
 from gateway.service.climb_ladders import climb_legs
+from gateway.service.phone_queue import enqueue_call
 from gateway.service.tell_terminals import tell_terminals
 from gateway.service.views import Surroundings, agreements_of
 from gateway.site.procedure_file import dumped, procedure_from, shipped
@@ -288,7 +290,19 @@ async def _do(work: Work, change: Change, step_id: UUID) -> dict[str, Any]:
             )
             return {"command": keys.command_id(step_id), "name": step.command["name"]}
         case Does.TASK:
-            return {}
+            return await _dial(work, step_id) if step.dials and not work.case.test else {}
+
+
+async def _dial(work: Work, step_id: UUID) -> dict[str, Any]:
+    """Have a modem call the person, where there is one; the task is a human's all the same."""
+    household = work.around.household
+    number = None if household is None else next((one.phone for one in household.persons if one.phone), None)
+    if number is None or number in EMERGENCY_NUMBERS:
+        return {"dials": "nobody knows a number of the person"}
+    job = await enqueue_call(
+        work.conn, work.directory, to=number, case_id=work.case.id, step_id=step_id, key=work.around.key
+    )
+    return {"dials": "no modem is ready"} if job is None else {"dials": "person", "call": job}
 
 
 async def _tell(work: Work, roles: Sequence[str]) -> dict[str, Any]:

@@ -28,7 +28,14 @@ from gateway.store.directory import Directory
 from gateway.store.pool import Connection, Pool, is_data_error
 from gateway.store.troubles import IncidentRow, TroubleRow
 
-__all__ = ["gather_incidents", "settle_incidents", "settle_troubles", "tell_troubles", "track_emergencies"]
+__all__ = [
+    "close_technical",
+    "gather_incidents",
+    "settle_incidents",
+    "settle_troubles",
+    "tell_troubles",
+    "track_emergencies",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -177,7 +184,7 @@ async def _settle(pool: Pool, directory: Directory, one: TroubleRow) -> None:
                 work.note("case.restored", {"kind": one.cause, "left": work.case.kinds}, actor=_BY)
                 await work.flush()
         else:
-            await _close(conn, directory, one.case_id, {"kind": one.cause})
+            await close_technical(conn, directory, one.case_id, {"kind": one.cause})
         await store.over(conn, [one.id])
 
 
@@ -192,7 +199,7 @@ async def settle_incidents(pool: Pool, directory: Directory, *, limit: int = 20)
                 await store.incident_cased(conn, one.id, case.case_id)
             else:
                 if one.case_id is not None:
-                    await _close(conn, directory, one.case_id, {"kind": AREA_LOST})
+                    await close_technical(conn, directory, one.case_id, {"kind": AREA_LOST})
                 await store.incident_over(conn, one.id)
     return len(found)
 
@@ -253,7 +260,10 @@ async def _report(conn: Connection, directory: Directory, one: IncidentRow) -> P
     )
 
 
-async def _close(conn: Connection, directory: Directory, case_id: UUID, data: dict[str, Any]) -> None:
+async def close_technical(
+    conn: Connection, directory: Directory, case_id: UUID, data: dict[str, Any], *, by: str = _BY
+) -> None:
+    """Close a technical case whose cause is over by itself; `data` says what is restored, `by` who found out."""
     work = await locked(conn, directory, case_id)
     case = work.case
     if case.state == CaseState.CLOSED:
@@ -261,7 +271,7 @@ async def _close(conn: Connection, directory: Directory, case_id: UUID, data: di
     restored = [*case.restored, *(kind for kind in case.kinds if kind not in case.restored)]
     await procedures.set_restored(conn, case.id, restored)
     work.change(restored=restored)
-    work.note("case.restored", data | {"left": []}, actor=_BY)
+    work.note("case.restored", data | {"left": []}, actor=by)
     await work.emit()
     await close_in(
         conn,
@@ -269,13 +279,13 @@ async def _close(conn: Connection, directory: Directory, case_id: UUID, data: di
         work.around,
         work.journal,
         outcome=Outcome.TECHNICAL_FIXED,
-        confirmed_by=_BY,
+        confirmed_by=by,
         note=None,
-        by=_BY,
-        actor=_BY,
-        via=_BY,
+        by=by,
+        actor=by,
+        via=by,
         worker=None,
         false_alarm=None,
     )
-    work.change(state=CaseState.CLOSED, closed_at=work.now, closed_by=_BY, outcome=Outcome.TECHNICAL_FIXED)
+    work.change(state=CaseState.CLOSED, closed_at=work.now, closed_by=by, outcome=Outcome.TECHNICAL_FIXED)
     await work.flush()

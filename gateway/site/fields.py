@@ -17,13 +17,14 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from gateway.domain.kinds import EMERGENCIES, SERVICE, SUPERVISED, TECHNICAL
+from gateway.domain.kinds import EMERGENCIES, RING, SERVICE, SUPERVISED, TECHNICAL
 from schemas.units import PublicId
 
 __all__ = [
     "KNOWN_KINDS",
     "KNOWN_ROLES",
     "LINE",
+    "SMS_WORDS",
     "Finding",
     "Id",
     "Kind",
@@ -39,6 +40,7 @@ __all__ = [
     "doubt",
     "full_date",
     "known_timezone",
+    "known_words",
     "suggestion",
     "unknown_role",
     "web_address",
@@ -64,7 +66,7 @@ KNOWN_ROLES = (
 )
 """Roles of Nanjing and Beijing (R1, R2). A site may have others: roles are data."""
 
-KNOWN_KINDS = tuple(sorted(EMERGENCIES | TECHNICAL | SERVICE | SUPERVISED))
+KNOWN_KINDS = tuple(sorted(EMERGENCIES | {RING} | TECHNICAL | SERVICE | SUPERVISED))
 
 _EARLIEST_BIRTH = date(1890, 1, 1)
 
@@ -126,6 +128,22 @@ def webhook_secret(value: str) -> str:
         raise wrong("is not valid base64 behind whsec_") from None
     if not 24 <= len(key) <= 64:
         raise wrong(f"holds a key of {len(key)} bytes")
+    return value
+
+
+SMS_WORDS = ("number", "digits", "national", "text", "id", "timestamp", "timestamp_ms", "nonce", "signature")
+"""What the body, the headers and the signature of an SMS provider may hold in braces."""
+
+
+def known_words(value: str) -> str:
+    """Let nothing but known words in braces pass; other braces, as those of JSON, are braces."""
+    for word in re.findall(r"\{([a-z_]+)\}", value):
+        if word not in SMS_WORDS:
+            raise wrong(f"has {{{word}}}, which nothing is put in for: {', '.join(SMS_WORDS)}")
+    if "{number}" not in value and "{digits}" not in value and "{national}" not in value:
+        raise wrong("has no {number}, {digits} or {national}: nobody would get it")
+    if "{text}" not in value:
+        raise wrong("has no {text}: nothing would be said")
     return value
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.domain import directory
 from gateway.domain.location import Coordinates, Datum
+from gateway.domain.phones import EMERGENCY_NUMBERS
 from gateway.site.fields import (
     KNOWN_KINDS,
     KNOWN_ROLES,
@@ -27,6 +28,7 @@ from gateway.site.fields import (
     doubt,
     full_date,
     known_timezone,
+    known_words,
     suggestion,
     unknown_role,
     web_address,
@@ -49,14 +51,18 @@ __all__ = [
     "ChannelEntry",
     "Finding",
     "HouseholdEntry",
+    "HttpSmsEntry",
     "MqttEntry",
     "PartyEntry",
     "PersonEntry",
     "PlanEntry",
     "Severity",
+    "SignEntry",
     "Site",
+    "SmsEntry",
     "StreamEntry",
     "TerminalEntry",
+    "VoiceEntry",
     "WebhookEntry",
     "areas_of",
     "care_of",
@@ -105,7 +111,57 @@ class StreamEntry(Part):
     kind: Literal["stream"]
 
 
-ChannelEntry = Annotated[WebhookEntry | MqttEntry | StreamEntry, Field(discriminator="kind")]
+class SmsEntry(Part):
+    """A text to the party's phone through a modem of the gateway; it is answered by writing back."""
+
+    kind: Literal["sms"]
+    within_s: Annotated[
+        int,
+        Field(strict=True, ge=5, le=60, description="seconds it may wait for a modem before the next channel is taken"),
+    ] = 30
+    parts: Annotated[int, Field(strict=True, ge=1, le=6, description="messages that one text may take")] = 3
+
+
+class VoiceEntry(Part):
+    """A call to the party's phone through a modem of the gateway. Nobody speaks; pressing 1, 2 or 0 answers."""
+
+    kind: Literal["voice"]
+    emergency_line: Annotated[
+        bool, Field(strict=True, description="true: site and licence allow automatic calls to 110, 119 or 120 (D13)")
+    ] = False
+
+
+class SignEntry(Part):
+    """How a provider wants requests signed."""
+
+    how: Annotated[
+        Literal["hmac-sha256", "hmac-sha1", "sha256", "md5"], Field(description="hmac-sha256, hmac-sha1, sha256 or md5")
+    ]
+    over: Annotated[Text, Field(description="what is signed, with the same words in braces as body")]
+    secret: Annotated[str, Field(max_length=500, description="key of an hmac; empty for sha256 and md5")] = ""
+    written: Literal["hex", "base64"] = "hex"
+
+
+class HttpSmsEntry(Part):
+    """A text to the party's phone through a provider on the internet."""
+
+    kind: Literal["http_sms"]
+    url: Annotated[
+        str, AfterValidator(web_address), Field(description="http:// or https://, then a host", max_length=2000)
+    ]
+    body: Annotated[Text, AfterValidator(known_words), Field(description="what is sent, with {number}, {text} …")]
+    form: Annotated[Literal["json", "form"], Field(description="how words in braces are written into body")] = "json"
+    headers: Annotated[dict[str, str], Field(description="name: value lines, for example Authorization")] = Field(
+        default_factory=dict
+    )
+    sign: SignEntry | None = None
+    good: Annotated[str | None, Field(max_length=200, description="what a good answer holds beside its status")] = None
+    timeout_s: Annotated[int, Field(strict=True, ge=1, le=60, description="whole seconds from 1 to 60")] = 10
+    parts: Annotated[int, Field(strict=True, ge=1, le=6, description="messages that one text may take")] = 3
+
+
+_Channel = WebhookEntry | MqttEntry | StreamEntry | SmsEntry | VoiceEntry | HttpSmsEntry
+ChannelEntry = Annotated[_Channel, Field(discriminator="kind")]
 
 
 class PartyEntry(Part):
@@ -310,14 +366,25 @@ def _parties(site: Site) -> Iterator[Finding]:
             )
         for place, channel in enumerate(party.channels):
             yield from _channel((*path, "channels", place), channel)
+            if isinstance(channel, SmsEntry | VoiceEntry | HttpSmsEntry):
+                yield from _phone((*path, "channels", place), channel, party)
 
 
-def _channel(path: Path, channel: WebhookEntry | MqttEntry | StreamEntry) -> Iterator[Finding]:
+def _channel(path: Path, channel: _Channel) -> Iterator[Finding]:
     if isinstance(channel, MqttEntry) and len(channel.secret) < SHORTEST_SAFE_SECRET:
         yield _short_secret((*path, "secret"))
-    if isinstance(channel, WebhookEntry) and channel.url.startswith("http:") and not _stays_here(channel.url):
+    url = channel.url if isinstance(channel, WebhookEntry | HttpSmsEntry) else ""
+    if url.startswith("http:") and not _stays_here(url):
         what = "sends names and health records over an unencrypted connection"
         yield doubt((*path, "url"), what, "use https:// for a platform on another machine (R22)")
+
+
+def _phone(path: Path, channel: SmsEntry | VoiceEntry | HttpSmsEntry, party: PartyEntry) -> Iterator[Finding]:
+    if party.phone is None:
+        yield Finding(path, f"party {party.id} has no phone", f"{channel.kind} needs one: add phone to the party")
+    elif isinstance(channel, VoiceEntry) and party.phone in EMERGENCY_NUMBERS and not channel.emergency_line:
+        what = f"the gateway never dials {party.phone} by itself"
+        yield doubt(path, what, "emergency_line: true, if site and licence allow it (D13), or leave it out")
 
 
 def _stays_here(url: str) -> bool:
@@ -407,7 +474,7 @@ def _missing_roles(site: Site) -> Iterator[Finding]:
 # To the directory
 
 
-def to_channel(channel: WebhookEntry | MqttEntry | StreamEntry) -> directory.ChannelSpec:
+def to_channel(channel: _Channel) -> directory.ChannelSpec:
     """Return the channel as the directory keeps it."""
     return directory.ChannelSpec(kind=channel.kind, options=channel.model_dump(exclude={"kind"}))
 

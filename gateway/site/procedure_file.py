@@ -52,6 +52,7 @@ class StepEntry(_Part):
     results: Annotated[tuple[str, ...], Field(min_length=1)] = ("done",)
     roles: tuple[str, ...] = ()
     command: CommandEntry | None = None
+    dials: Literal["person"] | None = None
     aftercare: bool = False
 
     @model_validator(mode="after")
@@ -65,6 +66,8 @@ class StepEntry(_Part):
             raise ValueError("a task needs a seat: A, B, first or supervisor")
         if self.does in (Does.TELL, Does.WITHDRAW) and not self.roles:
             raise ValueError(f"{self.does} needs roles")
+        if self.dials is not None and (self.does is not Does.TASK or "no_answer" not in self.results):
+            raise ValueError("what dials is a task, and no_answer is one of its results")
         if (self.does is Does.COMMAND) != (self.command is not None):
             raise ValueError("command goes with does: command")
         if self.expires is not None and self.within is None:
@@ -155,6 +158,7 @@ def _step(entry: StepEntry) -> Step:
         results=entry.results,
         roles=entry.roles,
         command=None if entry.command is None else entry.command.model_dump(mode="json"),
+        dials=entry.dials is not None,
         aftercare=entry.aftercare,
         clause=entry.clause,
     )
@@ -233,6 +237,8 @@ def dumped(procedure: Procedure) -> dict[str, Any]:
                 "roles": list(step.roles),
                 "command": None if step.command is None else dict(step.command),
                 "aftercare": step.aftercare,
+                # Only where it is so: procedures that were stored before there was such a thing say nothing of it.
+                **({"dials": "person"} if step.dials else {}),
             }
             for step in procedure.steps
         ],

@@ -38,6 +38,7 @@ __all__ = [
     "overdue",
     "standing",
     "standings",
+    "undeliver",
 ]
 
 
@@ -484,6 +485,13 @@ async def deliver(conn: Connection, delivered: Sequence[Delivered]) -> None:
             [one.channel for one in of_leg.values()],
             [one.at for one in of_leg.values()],
         ),
+    )
+
+
+async def undeliver(conn: Connection, leg: UUID) -> None:
+    """Note that what counted as delivered never arrived; an answer that is there stays."""
+    await conn.execute(
+        "UPDATE leg SET state = 'pending', delivered_at = NULL WHERE id = %s AND state = 'delivered'", (leg,)
     )
 
 

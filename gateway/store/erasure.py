@@ -36,6 +36,8 @@ _TRACES = [
         f"UPDATE event SET data = data - 'location' WHERE data ? 'location' AND case_id IN ({_CASES})",  # noqa: S608
         f"UPDATE command SET arguments = '{{}}', detail = NULL WHERE case_id IN ({_CASES})",  # noqa: S608
         "SELECT forget_answers(%(person)s)",
+        "DELETE FROM phone_book WHERE kind = 'person' AND id = %(person)s",
+        f"UPDATE phone_in SET sealed = NULL WHERE case_id IN ({_CASES})",  # noqa: S608
         f"""
         DELETE FROM fix f USING ({_STAYS}) s
         WHERE f.terminal_uid = s.terminal_uid AND f.received_at BETWEEN s.since AND s.until

@@ -20,6 +20,7 @@ __all__ = [
     "LIVING",
     "WORKER_LOCK",
     "NoticeRow",
+    "SentRow",
     "add",
     "add_answer",
     "add_attempts",
@@ -31,6 +32,7 @@ __all__ = [
     "last_calls",
     "lease",
     "living",
+    "one",
     "postpone",
     "register",
     "still_due",
@@ -224,6 +226,24 @@ async def add_attempts(conn: Connection, tried: Sequence[Tried], outcomes: Seque
         ),
     )
     return {(row[0], row[1]) for row in await cursor.fetchall()}
+
+
+@dataclass(frozen=True, slots=True)
+class SentRow:
+    """A notice that was sent: its number, why, and on which channel of its party."""
+
+    number: int
+    reason: str
+    channel: int
+
+
+async def one(conn: Connection, notice: str) -> SentRow:
+    """Return a notice."""
+    async with conn.cursor(row_factory=class_row(SentRow)) as cursor:
+        await cursor.execute("SELECT number, reason, channel FROM notice WHERE id = %s", (notice,))
+        row = await cursor.fetchone()
+    assert row is not None, "notices are never deleted"
+    return row
 
 
 async def finish(conn: Connection, notices: Sequence[str], state: str) -> None:

@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -146,9 +146,13 @@ class Plant:
 
 
 @asynccontextmanager
-async def plant(directory: Path, *, households: int = 3, **environment: str) -> AsyncIterator[Plant]:
+async def plant(
+    directory: Path, *, households: int = 3, alter: Callable[[SiteFile], None] = lambda _: None, **environment: str
+) -> AsyncIterator[Plant]:
     """Set a plant up, with its site applied and parties listening; the gateway is not started yet."""
     installation = Plant(directory, households=households, environment=environment)
+    alter(installation.site)
+    installation.responders = Responders(installation.site.responders())
     async with installation.responders.serving():
         try:
             installation.start_servers()

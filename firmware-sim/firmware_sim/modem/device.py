@@ -842,6 +842,10 @@ class Modem:
         return []
 
     def _call_changed(self, call: Calling) -> None:
+        if call.pressed:
+            for key in call.pressed:
+                self._notice(f"{self.persona.said_of_keys} {key}")
+            return
         said = self.persona.said_of_calls.get(call.state, ())
         if call.state == "ended":
             if call in self._calls:

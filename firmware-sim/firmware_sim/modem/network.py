@@ -61,6 +61,7 @@ class Phone:
         answer: What it answers to a text, None: nothing.
         picks_up_after_s: When somebody picks up; None: nobody does.
         talks_for_s: For how long then.
+        presses: Keys that are pressed then, a second after picking up.
         busy: Is somebody else on the line?
         reachable: Is it switched on?
     """
@@ -69,6 +70,7 @@ class Phone:
     answer: Callable[[Text], str | None] = lambda _: None
     picks_up_after_s: float | None = 3.0
     talks_for_s: float = 20.0
+    presses: str = ""
     busy: bool = False
     reachable: bool = True
     received: list[Text] = field(default_factory=list)
@@ -101,6 +103,7 @@ class Calling:
         self.state = "incoming" if incoming else "dialling"
         self.how = ""
         self.keys = ""
+        self.pressed = ""
         self._watchers: list[Callable[[], None]] = []
         self._ended = asyncio.Event()
 
@@ -117,6 +120,13 @@ class Calling:
             self._ended.set()
         for watcher in self._watchers:
             watcher()
+
+    def press(self, keys: str) -> None:
+        """Let the other side press keys."""
+        self.pressed = keys
+        for watcher in self._watchers:
+            watcher()
+        self.pressed = ""
 
     async def ended(self) -> None:
         """Wait until it has ended."""
@@ -282,6 +292,9 @@ class Network:
             return
         phone.calls.append((caller, "answered"))
         call.go("active")
+        if phone.presses:
+            await self.sleep(1)
+            call.press(phone.presses)
         try:
             async with asyncio.timeout(phone.talks_for_s / self.speed):
                 await call.ended()

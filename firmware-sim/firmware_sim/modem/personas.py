@@ -15,6 +15,7 @@ class Persona:
         stores: Stores and how many messages each holds.
         empty_place: Does reading an empty place end with an error, and not just with OK?
         said_of_calls: What it says unasked while a call goes on, by state: dialling, ringing, active, ended.
+        said_of_keys: How it tells of a key that the other side of a call presses.
         reset: The command that restarts it beside ``AT+CFUN=1,1``.
     """
 
@@ -27,6 +28,7 @@ class Persona:
     stores: dict[str, int] = field(default_factory=lambda: {"SM": 20, "ME": 50})
     empty_place: bool = True
     said_of_calls: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    said_of_keys: str = "+DTMF:"
     reset: str = ""
 
 
@@ -49,6 +51,7 @@ A7670 = Persona(
     booting=((0.2, "*ATREADY: 1"), (0.6, "+CPIN: READY"), (1.2, "SMS DONE"), (1.5, "PB DONE")),
     notify=("(0-2)", "(0-3)", "(0,2)", "(0-2)", "(0,1)"),
     said_of_calls={"active": ("VOICE CALL: BEGIN",), "ended": ("VOICE CALL: END: 000007", "NO CARRIER")},
+    said_of_keys="+RXDTMF:",
     reset="AT+CRESET",
 )
 EC25 = Persona(
@@ -66,6 +69,7 @@ EC25 = Persona(
     notify=("(0-2)", "(0-3)", "(0,2)", "(0-2)", "(0,1)"),
     stores={"ME": 255, "SM": 40, "MT": 295},
     said_of_calls={"ended": ("NO CARRIER",)},
+    said_of_keys="+QTONEDET:",
     reset="AT+QPOWD",
 )
 

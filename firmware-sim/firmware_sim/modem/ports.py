@@ -4,10 +4,12 @@ import asyncio
 import os
 import tty
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 __all__ = ["Port", "pseudo_terminal"]
+
+_MOST_UNSAID = 1 << 17
 
 
 class Port:
@@ -16,6 +18,7 @@ class Port:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.feed: Callable[[bytes], None] = lambda _: None
+        self._unsaid = bytearray()
         self._ours: int | None = None
         self._theirs: int | None = None
 
@@ -34,16 +37,32 @@ class Port:
         if self._ours is None or self._theirs is None:
             return
         asyncio.get_running_loop().remove_reader(self._ours)
+        asyncio.get_running_loop().remove_writer(self._ours)
+        self._unsaid.clear()
         self.path.unlink(missing_ok=True)
         for end in (self._ours, self._theirs):
             os.close(end)
         self._ours = self._theirs = None
 
     def write(self, data: bytes) -> None:
-        """Say something; what nobody reads is lost when the buffer is full."""
-        if self._ours is not None:
-            with suppress(BlockingIOError, OSError):
-                os.write(self._ours, data)
+        """Say something, as fast as it is read; what nobody reads for long is lost."""
+        if len(self._unsaid) < _MOST_UNSAID:
+            self._unsaid += data
+        self._writable()
+
+    def _writable(self) -> None:
+        if self._ours is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            while self._unsaid:
+                del self._unsaid[: os.write(self._ours, self._unsaid)]
+        except BlockingIOError:
+            loop.add_writer(self._ours, self._writable)
+            return
+        except OSError:
+            self._unsaid.clear()
+        loop.remove_writer(self._ours)
 
     def _readable(self) -> None:
         assert self._ours is not None

@@ -1,0 +1,27 @@
+"""Telephone numbers: what is the same in all the ways in which one is written."""
+
+import re
+
+__all__ = ["EMERGENCY_NUMBERS", "masked", "tail"]
+
+EMERGENCY_NUMBERS = frozenset({"110", "112", "119", "120", "122", "999"})
+"""No machine calls these unless site and licence allow it (D13)."""
+
+_TAIL = 10
+
+
+def tail(number: str) -> str:
+    """Return what tells a number from others, with or without the code of its country: its last ten digits.
+
+    A network shows a number now as +8613812345678, now as 13812345678; a landline is 02588011234 at home and
+    +862588011234 elsewhere. Of what is no number, as the name of a company, it is the name.
+    """
+    digits = re.sub(r"\D", "", number)
+    return digits[-_TAIL:] or number.strip().lower()
+
+
+def masked(number: str) -> str:
+    """Return a number as a list may show it: who knows it recognises it, nobody else learns it."""
+    if len(number) > 8:
+        return f"{number[:-8]}****{number[-4:]}"
+    return number if len(number) < 6 else f"****{number[-2:]}"

@@ -1,0 +1,244 @@
+"""``onekey modem``: what an administrator needs at the rack."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr, ValidationError
+from rich.markup import escape
+from serial.tools import list_ports
+
+from gateway.app import keyring_of
+from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
+from gateway.config import ConfigError, ModemSettings, Settings
+from gateway.domain.case import StateConflict
+from gateway.domain.phones import masked
+from gateway.keyring import ErasedKey, KeyringError
+from gateway.modems.checkup import Finding, checkup
+from gateway.modems.pool import pdus
+from gateway.service.phone_queue import enqueue_own
+from gateway.store import modems, phone_out
+from gateway.store.directory import Directory
+from gateway.store.modems import ModemRow
+from gateway.store.pool import open_pool
+from protocols.errors import FrameError
+from protocols.gsm.tpdu import Deliver, StatusReport, read_pdu
+
+__all__ = ["register"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
+
+_modem = typer.Typer(no_args_is_help=True, help="GSM modems: how they are, a test, a message, what went and came.")
+_WAIT_S = 120
+_HELP = "Settings: onekey.toml, a table [[modems]] with path for each; see docs/modems.md."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.add_typer(_modem, name="modem")
+
+
+@_modem.command("list")
+def list_modems(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show the modems of all gateways, and ports of this machine that none uses."""
+    settings = settings_of(ctx)
+    rows = asynchronous(_rows(settings))
+    used = {Path(row.path).resolve() for row in rows}
+    unused = sorted(port.device for port in list_ports.comports() if Path(port.device).resolve() not in used)
+    if as_json:
+        show_json({"modems": [_record(row) for row in rows], "unused_ports": unused})
+        return
+    if rows:
+        show_table(
+            "Modems",
+            ["port", "state", "model", "network", "signal", "sent today", "balance", "what is wrong"],
+            [_line(row) for row in rows],
+        )
+    else:
+        out.print(f"No modem is known. {_HELP}", highlight=False)
+    if unused:
+        out.print(f"Ports that no gateway uses: {', '.join(unused)}", highlight=False)
+
+
+async def _rows(settings: Settings) -> list[ModemRow]:
+    async with open_pool(settings.database_url, name="cli", size=1) as pool, pool.connection() as conn:
+        return await modems.listing(conn)
+
+
+def _record(row: ModemRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "gateway": row.replica,
+        "port": row.path,
+        "state": row.state if row.fresh else "unknown",
+        "problem": row.problem,
+        "maker": row.maker,
+        "model": row.model,
+        "operator": row.operator,
+        "signal_dbm": row.signal_dbm,
+        "sent_today": row.sent_today,
+        "balance": row.balance,
+        "heard_at": row.heard_at,
+        "seen_at": row.seen_at,
+    }
+
+
+def _line(row: ModemRow) -> list[str]:
+    state = row.state if row.fresh else "unknown: no gateway looks after it"
+    return [
+        row.path,
+        f"{state}{', busy' if row.busy and row.fresh else ''}",
+        row.model or "",
+        row.operator or "",
+        "" if row.signal_dbm is None else f"{row.signal_dbm} dBm",
+        str(row.sent_today),
+        "" if row.balance is None else str(row.balance),
+        row.problem or "",
+    ]
+
+
+@_modem.command("test")
+def check_port(
+    ctx: typer.Context,
+    port: Annotated[Path, typer.Argument(help="Serial port, as /dev/serial/by-id/usb-…-if02.")],
+    pin: Annotated[str | None, typer.Option(help="PIN of its SIM, if not in the settings.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a modem that no gateway uses now, from its port to the network; exit code 1 if something is wrong.
+
+    A wrong PIN is tried once: after three times the SIM is locked.
+    """
+    known = next((one for one in settings_of(ctx, running=False).modems if Path(one.path) == port), None)
+    try:
+        settings = ModemSettings(path=str(port)) if known is None else known
+        if pin is not None:
+            settings = ModemSettings.model_validate(settings.model_dump() | {"pin": SecretStr(pin)})
+    except ValidationError as exc:
+        raise ConfigError(f"--pin: {exc.errors()[0]['msg']}") from exc
+    found: list[Finding] = []
+
+    async def work() -> None:
+        async for one in checkup(port, settings):
+            found.append(one)
+            if not as_json:
+                mark = {True: "[green]good[/]", False: "[bold red]bad [/]", None: "    "}[one.good]
+                out.print(f"{mark}  {one.name:14} {escape(one.words)}", highlight=False)
+
+    asynchronous(work())
+    if as_json:
+        show_json([{"name": one.name, "good": one.good, "words": one.words} for one in found])
+    raise typer.Exit(1 if any(one.good is False for one in found) else 0)
+
+
+@_modem.command("send")
+def send(
+    ctx: typer.Context,
+    number: Annotated[str, typer.Argument(help="Whom to write to: +86… or as it is dialled.")],
+    text: Annotated[str, typer.Argument(help="What to write.")],
+    wait: Annotated[bool, typer.Option(help="Wait until the network has accepted it.")] = True,
+) -> None:
+    """Send a message through a modem of a running gateway."""
+    settings = settings_of(ctx)
+    try:
+        parts = len(pdus(number, text, reference=0))
+    except ValueError as exc:
+        raise StateConflict(f"It cannot be sent: {exc}.") from exc
+    directory = Directory(keyring_of(settings))
+
+    async def work() -> tuple[str, str | None]:
+        async with open_pool(settings.database_url, name="cli", size=1) as pool, pool.connection() as conn:
+            if wait and not any(row.fresh and row.state == "ready" for row in await modems.listing(conn)):
+                err.print("No modem is ready just now: the message waits. See onekey modem list.", highlight=False)
+            async with conn.transaction():
+                job = await enqueue_own(conn, directory, number, text, rank=2)
+            for _ in range(_WAIT_S if wait else 0):
+                over = await phone_out.finished(conn, [job])
+                if over:
+                    return over[0][1], over[0][2]
+                await asyncio.sleep(1)
+        return "queued", None
+
+    state, detail = asynchronous(work())
+    words = f"{state}{': ' + detail if detail else ''}, {parts} message{'s' if parts > 1 else ''}"
+    out.print(words, highlight=False)
+    raise typer.Exit(0 if state in ("sent", "queued") else 1)
+
+
+@_modem.command("log")
+def log(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Show what went out and came in lately: without texts, and numbers in part only."""
+    settings = settings_of(ctx)
+    directory = Directory(keyring_of(settings))
+
+    async def work() -> Sequence[tuple[Any, ...]]:
+        async with open_pool(settings.database_url, name="cli", size=1) as pool, pool.connection() as conn:
+            return await phone_out.listing(conn, limit=limit)
+
+    rows = [_entry(directory, *row) for row in asynchronous(work())]
+    if as_json:
+        show_json(rows)
+        return
+    columns = ["at", "way", "kind", "number", "modem", "state", "report", "detail", "case"]
+    show_table(
+        "By phone, newest first",
+        columns,
+        [["" if row[name] is None else str(row[name]) for name in columns] for row in rows],
+    )
+
+
+def _entry(
+    directory: Directory,
+    at: datetime,
+    way: str,
+    kind: str,
+    modem: str | None,
+    state: str,
+    report: str | None,
+    detail: str | None,
+    parts: int,
+    case: object,
+    sealed: bytes | None,
+    key: Any,
+    wrapped: bytes | None,
+    about: str,
+) -> dict[str, Any]:
+    number = None
+    if sealed is not None:
+        try:
+            body: Any = directory.keyring.unwrap(key, wrapped).open(bytes(sealed), about=about)
+            number = _number_in(body)
+        except (ErasedKey, KeyringError):
+            number = "erased"
+    return {
+        "at": f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z",
+        "way": way,
+        "kind": kind,
+        "number": number,
+        "modem": None if modem is None else f"…{modem[-4:]}",
+        "state": state,
+        "report": report,
+        "detail": detail,
+        "parts": parts,
+        "case": case,
+    }
+
+
+def _number_in(body: dict[str, Any]) -> str | None:
+    if body.get("number") is not None:
+        return masked(str(body["number"]))
+    if "pdu" not in body:
+        return None
+    try:
+        _, message = read_pdu(body["pdu"], from_phone=False, length=body.get("length"))
+    except FrameError:
+        return "?"
+    if isinstance(message, Deliver):
+        return masked(str(message.sender))
+    return masked(str(message.recipient)) if isinstance(message, StatusReport) else None

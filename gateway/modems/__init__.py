@@ -1,0 +1,1 @@
+"""GSM modems: brought up, watched and mended, and what comes and goes through them."""

@@ -1,0 +1,673 @@
+"""One modem, for as long as the gateway runs: found, brought up, watched, mended, and used.
+
+It is alive while its store of messages can be read; that it answers AT says little. Whatever arrives is given to the
+caller first and forgotten by the modem only after the caller has it safe (I1). What goes wrong is mended by a ladder of
+measures, each stronger than the one before, and none on two modems at the same time.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from gateway.config import ModemSettings
+from gateway.domain.modems import CallState, ModemState
+from gateway.links.modem_port import ModemGone, ModemPort, ModemSilent
+from gateway.modems.bring_up import Identity, Refused, Setup, Stopped, bring_up, told
+from gateway.modems.pace import Pace
+from protocols.gsm import replies
+from protocols.gsm.at import Notice
+from protocols.gsm.causes import Action, cause_of
+
+__all__ = ["Arrived", "Called", "Hub", "Modem", "NotSent"]
+
+_log = logging.getLogger(__name__)
+
+_BOOTED = ("RDY", "*ATREADY", "NORMAL POWER DOWN", "POWERED DOWN", "^BOOT", "+CPIN: NOT")
+_READY_AGAIN = ("SMS READY", "SMS DONE", "+QIND: SMS DONE", "CALL READY", "PB DONE", "+CPIN: READY")
+_RESETS = ("AT+CFUN=1,1", "AT+CRESET", "AT^RESET")
+_MOST_RINGS_WITHOUT_NUMBER = 2
+_PATIENCE = 3
+_PRESSED = ("+DTMF:", "+RXDTMF:", "+QTONEDET:")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What a modem has for us, as it said it. ``index`` is its place in ``store``; None: it came by itself."""
+
+    pdu: str
+    length: int | None
+    store: str | None = None
+    index: int | None = None
+
+
+class NotSent(Exception):
+    """A message was not taken. ``action`` says what to do with it; ``unsure``: it may have been taken all the same."""
+
+    def __init__(self, text: str, action: Action, *, unsure: bool = False) -> None:
+        super().__init__(text)
+        self.action = action
+        self.unsure = unsure
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """How a call ended. ``keys`` were pressed by the other side."""
+
+    how: CallState
+    picked_up: bool
+    keys: str
+    detail: str
+
+
+class Hub(Protocol):
+    """What a modem reports to."""
+
+    async def keep(self, modem: str, arrived: Sequence[Arrived]) -> None:
+        """Have these safe before it returns; what raises stays with the modem."""
+        ...
+
+    async def forgotten(self, modem: str, arrived: Sequence[Arrived]) -> None:
+        """Know that the modem has these no more."""
+        ...
+
+    async def rang(self, modem: str, number: str | None) -> None:
+        """Have it safe that this number called."""
+        ...
+
+    def changed(self, modem: "Modem") -> None:
+        """Look at the modem: its state has changed."""
+        ...
+
+    async def pin_refused(self, modem: str, pin: str) -> bool:
+        """Was this PIN tried before, and not right?"""
+        ...
+
+    async def remember_pin(self, modem: str, pin: str) -> None:
+        """Remember what is tried; nothing: it was right."""
+        ...
+
+
+class _Rebooted(Exception):
+    """It has started again by itself: what was set is gone."""
+
+
+class _NoNetwork(Exception):
+    """It has no network for too long."""
+
+
+class Modem:
+    """A modem at one port."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: ModemSettings,
+        hub: Hub,
+        *,
+        pace: Pace | None = None,
+        turn: asyncio.Lock | None = None,
+    ) -> None:
+        """`turn` is shared by modems that must not be started anew at the same time."""
+        self.path = path
+        self.settings = settings
+        self.pace = pace or Pace()
+        self.identity = Identity(str(path), "", "", "")
+        self.state = ModemState.GONE
+        self.problem: str | None = None
+        self.since = datetime.now(UTC)
+        self.operator: str | None = None
+        self.signal_dbm: int | None = None
+        self.heard_at: datetime | None = None
+        self.busy_with: str | None = None
+        self.paused_until_s = 0.0
+        self.failures = 0
+        self.rung = 0
+        self._hub = hub
+        self._turn = turn or asyncio.Lock()
+        self._port: ModemPort | None = None
+        self._setup: Setup | None = None
+        self._registered: dict[str, bool] = {}
+        self._denied = False
+        self._wake = asyncio.Event()
+        self._arrived = False
+        self._direct: deque[Arrived] = deque()
+        self._rings: deque[str | None] = deque()
+        self._nameless = 0
+        self._booted = False
+        self._again = False
+        self._wrong: Exception | None = None
+        self._doubts: dict[tuple[str | None, int | None], int] = {}
+        self._call: _Call | None = None
+        self._ussd: asyncio.Future[replies.Ussd] | None = None
+
+    # How it is
+
+    @property
+    def id(self) -> str:
+        """Its IMEI, or its port while that is not known."""
+        return self.identity.id
+
+    @property
+    def ready(self) -> bool:
+        """Can it send now?"""
+        return self.state is ModemState.READY and self.busy_with is None and time.monotonic() >= self.paused_until_s
+
+    def _show(self, state: ModemState, problem: str | None = None) -> None:
+        if (state, problem) == (self.state, self.problem):
+            return
+        if state is not self.state:
+            self.since = datetime.now(UTC)
+            level = logging.WARNING if state in (ModemState.STOPPED, ModemState.DEAD, ModemState.GONE) else logging.INFO
+            _log.log(level, "modem %s: %s%s", self.id, state, f", {problem}" if problem else "")
+        self.state, self.problem = state, problem
+        self._hub.changed(self)
+
+    # Its life
+
+    async def run(self) -> None:
+        """Keep it in service until cancelled."""
+        while True:
+            try:
+                await self._find()
+                await self._bring_up()
+                await self._serve()
+            except ModemGone as exc:
+                self._show(ModemState.GONE, str(exc))
+                await asyncio.sleep(self.pace.find_s)
+            except Stopped as exc:
+                self._show(ModemState.STOPPED, str(exc))
+                await self._pause(self.pace.dead_s)
+            except _Rebooted:
+                self._show(ModemState.STARTING, "it has started again by itself")
+            except (ModemSilent, Refused, _NoNetwork) as exc:
+                with contextlib.suppress(ModemGone, ModemSilent):
+                    await self._climb(exc)
+            except Exception as exc:  # noqa: BLE001 # whatever a modem makes us stumble over, the others go on (D12)
+                _log.exception("modem %s: a fault of ours", self.id)
+                await self._climb(exc)
+            finally:
+                self._close()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait with the port closed, so that an administrator can open it."""
+        self._close()
+        await asyncio.sleep(seconds)
+
+    def _close(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            port.close()
+        self._registered.clear()
+        if self._call is not None:
+            self._call.end(CallState.FAILED, "the modem is gone")
+
+    async def _find(self) -> None:
+        """Wait until the port is there, and open it."""
+        while not self.path.exists():
+            self._show(ModemState.GONE, "nothing is plugged in there")
+            await asyncio.sleep(self.pace.find_s)
+        self._wake.clear()
+        self._booted = self._again = self._arrived = False
+        self._wrong = None
+        port = ModemPort(self.path, notice=self._heard)
+        port.open()
+        self._port = port
+        if self.state in (ModemState.GONE, ModemState.STOPPED):
+            self._show(ModemState.STARTING)
+
+    async def _bring_up(self) -> None:
+        assert self._port is not None
+        self._setup = await bring_up(
+            self._port,
+            self.settings,
+            pace=self.pace,
+            pin_refused=self._hub.pin_refused,
+            remember_pin=self._hub.remember_pin,
+        )
+        self.identity = self._setup.identity
+        self._booted = False  # what it said of its start before it was set up is over
+
+    async def _serve(self) -> None:
+        """Be there for what arrives and what is sent, until something is wrong."""
+        began_s = time.monotonic()
+        lost_since_s: float | None = None
+        look_s = sweep_s = 0.0
+        while True:
+            self._wake.clear()
+            now_s = time.monotonic()
+            if self._port is None or self._port.gone.is_set():
+                raise ModemGone(f"{self.path} is gone")
+            if self._wrong is not None:
+                raise self._wrong
+            if self._booted:
+                raise _Rebooted
+            if self._again:
+                self._again = False
+                await self._set_again()
+                sweep_s = 0.0
+            await self._take_rings()
+            if self._arrived or self._direct or now_s >= sweep_s:
+                self._arrived = False
+                await self._sweep()
+                sweep_s = now_s + self.pace.sweep_s
+            if now_s >= look_s and self._call is None:
+                await self._look()
+                look_s = now_s + self.pace.look_s
+            if any(self._registered.values()):
+                lost_since_s = None
+                self._show(ModemState.READY)
+            else:
+                lost_since_s = now_s if lost_since_s is None else lost_since_s
+                self._show(ModemState.SEARCHING, "the network refuses its SIM" if self._denied else "no network")
+                look_s = min(look_s, now_s + self.pace.look_s / 10)
+                if now_s - lost_since_s > self.pace.register_s:
+                    raise _NoNetwork
+            if self.rung and now_s - began_s > self.pace.healthy_s:
+                self.rung = 0
+            wait_s = min(look_s, sweep_s, now_s + self.pace.look_s) - time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.01, wait_s)):
+                    await self._wake.wait()
+
+    async def _set_again(self) -> None:
+        """Set again what a modem forgets that is ready only a while after it said so."""
+        assert self._port is not None
+        assert self._setup is not None
+        for command in self._setup.again:
+            await self._port.ask(command, timeout_s=self.pace.command_s)
+
+    # Mending
+
+    async def _climb(self, exc: Exception) -> None:
+        """Take the next measure, and leave the rest to bringing it up again."""
+        self.rung += 1
+        why = "it has no network for too long" if isinstance(exc, _NoNetwork) else str(exc) or type(exc).__name__
+        _log.warning("modem %s: %s; measure %d", self.id, why, self.rung)
+        if self.rung > 4 or (self.rung == 4 and not self.settings.power_cycle):
+            self._show(ModemState.DEAD, why)
+            await self._pause(self.pace.dead_s)
+            if self.rung % 5 == 0:  # now and then, for whatever it is may have gone by itself
+                await self._restart()
+            return
+        self._show(ModemState.RECOVERING, why)
+        async with self._turn:
+            match self.rung:
+                case 1:
+                    pass  # it is opened, woken and set up anew
+                case 2:
+                    await self._radio()
+                case 3:
+                    await self._restart()
+                case _:
+                    await self._power_cycle()
+
+    async def _radio(self) -> None:
+        """Take it off the network and back: some receive nothing after a day until then."""
+        if self._port is None:
+            return
+        with contextlib.suppress(ModemSilent):
+            await self._port.synchronise()
+            await self._port.ask("AT+CFUN=4", timeout_s=15)
+            await asyncio.sleep(min(2.0, self.pace.look_s / 5))
+            await self._port.ask("AT+CFUN=1", timeout_s=15)
+
+    async def _restart(self) -> None:
+        """Let it start anew: its port is closed meanwhile, for it may come back as another device."""
+        if self._port is None:
+            with contextlib.suppress(ModemGone):
+                port = ModemPort(self.path)
+                port.open()
+                self._port = port
+        if self._port is not None:
+            for command in _RESETS:
+                try:
+                    if (await self._port.ask(command, timeout_s=3.0)).ok:
+                        break
+                except ModemSilent:
+                    continue
+                except ModemGone:
+                    break
+        await self._pause(self.pace.boot_s)
+
+    async def _power_cycle(self) -> None:
+        """Take its power away by the command of the settings."""
+        self._close()
+        command = [part.replace("{path}", str(self.path)) for part in self.settings.power_cycle]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
+            )
+            async with asyncio.timeout(60):
+                code = await process.wait()
+            if code:
+                _log.error("modem %s: the command for its power ended with %d", self.id, code)
+        except (OSError, TimeoutError) as exc:
+            _log.error("modem %s: the command for its power failed: %s", self.id, type(exc).__name__)
+        await self._pause(self.pace.boot_s)
+
+    # What it says unasked
+
+    def _heard(self, notice: Notice) -> None:
+        line = notice.line.upper()
+        if notice.pdu is not None and line.startswith(("+CMT:", "+CDS:")):
+            length = replies.number_of(replies.fields(notice.line)[-1])
+            self._direct.append(Arrived(notice.pdu, length))
+        elif line.startswith(("+CMTI:", "+CDSI:", "+CMT:", "+CDS:", "^SMMEMFULL", "+SMS FULL")):
+            self._arrived = True
+        elif line.startswith("+CLIP:") and self._call is None:
+            self._rings.append(replies.caller(notice.line))
+            self._nameless = 0
+        elif line.startswith(("RING", "+CRING")) and self._call is None:
+            self._nameless += 1
+            if self._nameless > _MOST_RINGS_WITHOUT_NUMBER:
+                self._nameless = 0
+                self._rings.append(None)
+        elif line.startswith("+CUSD:") and (said := replies.ussd(notice.line)) is not None:
+            if self._ussd is not None and not self._ussd.done():
+                self._ussd.set_result(said)
+        elif self._call is not None and self._call.heard(line):
+            pass
+        elif (known := replies.registration(notice.line, answer=False)) is not None:
+            self._note(known)
+        elif line.startswith(_BOOTED):
+            self._booted = True
+        elif line.startswith(_READY_AGAIN):
+            self._again = True
+        else:
+            return
+        self._wake.set()
+
+    def _note(self, known: replies.Registration) -> None:
+        if known.domain in ("CREG", "CEREG"):
+            self._registered[known.domain] = known.registered
+            self._denied = known.denied
+
+    # What arrives
+
+    async def _sweep(self) -> None:
+        """Give everything that has arrived to the caller, and let the modem forget it."""
+        assert self._setup is not None
+        if self._direct and await self._kept(direct := list(self._direct)):
+            for _ in direct:
+                self._direct.popleft()
+        for store in self._setup.stores:
+            await self._empty(store)
+        self.heard_at = datetime.now(UTC)
+
+    async def _empty(self, store: str) -> None:
+        assert self._port is not None
+        assert self._setup is not None
+        if len(self._setup.stores) > 1:
+            await told(
+                self._port, f'AT+CPMS="{store}"', pace=self.pace, prefix="+CPMS:", timeout_s=2 * self.pace.command_s
+            )
+        answer = await told(self._port, "AT+CMGL=4", pace=self.pace, prefix="+CMGL:", timeout_s=self.pace.list_s)
+        found = [
+            Arrived(one.pdu, one.length, store, one.index)
+            for one in replies.stored_messages(answer.lines)
+            if one.index is not None and not one.from_phone
+        ]
+        if not found:
+            return
+        # What got damaged on the line is read again, a few times: once deleted nobody could.
+        found = [one for one in found if _sound(one) or self._doubted(one)]
+        if not found or not await self._kept(found):
+            return
+        for one in found:
+            self._doubts.pop((store, one.index), None)
+            await self._port.ask(f"AT+CMGD={one.index}", timeout_s=self.pace.command_s)
+        with contextlib.suppress(Exception):  # then the same octets count as the same message: nothing is lost by it
+            await self._hub.forgotten(self.id, found)
+
+    def _doubted(self, one: Arrived) -> bool:
+        """Is a message that looks damaged to be taken as it is, since it looked so again and again?"""
+        doubts = self._doubts[one.store, one.index] = self._doubts.get((one.store, one.index), 0) + 1
+        if doubts < _PATIENCE:
+            asyncio.get_running_loop().call_later(self.pace.find_s, self._look_again)
+            return False
+        return True
+
+    async def _kept(self, arrived: Sequence[Arrived]) -> bool:
+        """Have messages kept; if they cannot be, the modem goes on holding them, and they are found again (I1)."""
+        try:
+            await self._hub.keep(self.id, arrived)
+        except Exception as exc:  # noqa: BLE001 # whatever it is that fails there, it is no fault of the modem
+            _log.error("modem %s: %d messages cannot be kept yet: %s", self.id, len(arrived), type(exc).__name__)
+            asyncio.get_running_loop().call_later(self.pace.find_s, self._look_again)
+            return False
+        return True
+
+    def _look_again(self) -> None:
+        self._arrived = True
+        self._wake.set()
+
+    async def _take_rings(self) -> None:
+        """Note who calls, and hang up at once: a call that waits keeps messages from arriving."""
+        if not self._rings:
+            return
+        assert self._port is not None
+        numbers = set(self._rings)
+        self._rings.clear()
+        for number in numbers:
+            await self._keep_ring(number)
+        await self._hang_up()
+
+    async def _keep_ring(self, number: str | None) -> None:
+        try:
+            await self._hub.rang(self.id, number)
+        except Exception as exc:  # noqa: BLE001 # it is tried until it is kept: nobody else knows of this call
+            _log.error("modem %s: a call cannot be kept yet: %s", self.id, type(exc).__name__)
+            asyncio.get_running_loop().call_later(0.5, self._ring_again, number)
+
+    def _ring_again(self, number: str | None) -> None:
+        self._rings.append(number)
+        self._wake.set()
+
+    async def _look(self) -> None:
+        """Ask how strong the signal is, and whether there is a network."""
+        assert self._port is not None
+        answer = await self._port.ask("AT+CSQ", prefix="+CSQ:", timeout_s=self.pace.command_s)
+        self.signal_dbm = replies.signal_dbm(answer.lines[0]) if answer.ok and answer.lines else None
+        for name in ("CREG", "CEREG"):
+            answer = await self._port.ask(f"AT+{name}?", prefix=f"+{name}:", timeout_s=self.pace.command_s)
+            known = replies.registration(answer.lines[0], answer=True) if answer.ok and answer.lines else None
+            if known is not None:
+                self._note(known)
+            else:
+                self._registered.pop(name, None)
+        answer = await self._port.ask("AT+COPS?", prefix="+COPS:", timeout_s=self.pace.command_s)
+        self.operator = replies.operator(answer.lines[0]) if answer.ok and answer.lines else None
+        self._hub.changed(self)
+
+    # What is sent
+
+    async def send(self, pdu: str, length: int) -> int:
+        """Send one message, and return the reference under which the network reports on it.
+
+        Raises:
+            NotSent: It was not taken, or nobody knows.
+        """
+        port = self._port
+        if port is None:
+            raise NotSent("the modem is gone", Action.ELSEWHERE)
+        try:
+            answer = await port.ask(f"AT+CMGS={length}", prefix="+CMGS:", body=pdu, timeout_s=self.pace.send_s)
+        except ModemGone:
+            self._wake.set()
+            raise NotSent("the modem was pulled out", Action.ELSEWHERE, unsure=True) from None
+        except ModemSilent as exc:
+            self._fail(exc)
+            raise NotSent("the modem did not say whether it was sent", Action.ELSEWHERE, unsure=True) from None
+        if not answer.ok:
+            cause = cause_of(answer.final)
+            if cause.action is Action.CLEAR_STORE:
+                self._arrived = True
+                self._wake.set()
+            if cause.action not in (Action.RECIPIENT, Action.OURS, Action.DONE):
+                self._failed_once(Refused("AT+CMGS", cause))
+            raise NotSent(cause.text, cause.action)
+        self.failures = 0
+        reference = replies.number_of(replies.fields(answer.lines[0])[0]) if answer.lines else None
+        return -1 if reference is None else reference % 256
+
+    def _failed_once(self, exc: Exception) -> None:
+        """Count a failure; several in a row, and it rests, is looked at, and others send meanwhile."""
+        self.failures += 1
+        if self.failures >= _PATIENCE:
+            self.failures = 0
+            self.paused_until_s = time.monotonic() + self.pace.pause_s
+            self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        self._wrong = exc
+        self._wake.set()
+
+    async def ask_network(self, code: str) -> replies.Ussd:
+        """Ask the network by a code such as ``*100#``.
+
+        Raises:
+            NotSent: It cannot be asked.
+        """
+        port = self._port
+        if port is None:
+            raise NotSent("the modem is gone", Action.ELSEWHERE)
+        self._ussd = asyncio.get_running_loop().create_future()
+        try:
+            answer = await port.ask(f'AT+CUSD=1,"{code}",15', timeout_s=self.pace.list_s)
+            if not answer.ok:
+                raise NotSent(cause_of(answer.final).text, Action.ELSEWHERE)
+            async with asyncio.timeout(self.pace.send_s):
+                return await self._ussd
+        except (TimeoutError, ModemSilent):
+            raise NotSent("the network does not answer the code", Action.ELSEWHERE) from None
+        except ModemGone:
+            raise NotSent("the modem was pulled out", Action.ELSEWHERE) from None
+        finally:
+            self._ussd = None
+
+    # Calls
+
+    async def call(
+        self, number: str, *, progress: Callable[[CallState], Awaitable[None]], ring_s: float | None = None
+    ) -> Called:
+        """Call somebody, and return how it ended. `progress` hears how far it is.
+
+        Raises:
+            NotSent: The call could not be begun.
+        """
+        port = self._port
+        if port is None:
+            raise NotSent("the modem is gone", Action.ELSEWHERE)
+        self._call = call = _Call()
+        try:
+            answer = await port.ask(f"ATD{number};", calls=True, timeout_s=max(20.0, self.pace.command_s))
+            if not answer.ok:
+                cause = cause_of(answer.final)
+                if answer.final.code is not None:
+                    raise NotSent(cause.text, cause.action)
+                call.heard(answer.final.outcome.name.replace("_", " "))
+            await progress(CallState.DIALLING)
+            return await self._follow(port, call, progress, ring_s or self.pace.ring_s)
+        except ModemGone:
+            raise NotSent("the modem was pulled out", Action.ELSEWHERE) from None
+        except ModemSilent as exc:
+            self._fail(exc)
+            raise NotSent("the modem does not answer", Action.ELSEWHERE) from None
+        finally:
+            self._call = None
+            with contextlib.suppress(ModemGone, ModemSilent):
+                await self._hang_up()
+
+    async def _follow(
+        self, port: ModemPort, call: "_Call", progress: Callable[[CallState], Awaitable[None]], ring_s: float
+    ) -> Called:
+        """Look at the call again and again: the only way to learn of everything that all modems know."""
+        until_s = time.monotonic() + ring_s
+        seen = CallState.DIALLING
+        while call.how is None:
+            lines = (await port.ask("AT+CLCC", prefix="+CLCC:", timeout_s=self.pace.command_s)).lines
+            mine = next((one for one in replies.calls(lines) if not one.incoming and one.voice), None)
+            if mine is None and call.how is None:
+                await asyncio.sleep(self.pace.poll_s / 2)  # its last words may still be on their way
+                call.end(CallState.HUNG_UP if call.picked_up else CallState.FAILED, "the call is over")
+                break
+            now = {2: CallState.DIALLING, 3: CallState.RINGING, 0: CallState.PICKED_UP}.get(mine.state if mine else -1)
+            if now is not None and now is not seen:
+                seen = now
+                await progress(now)
+                if now is CallState.RINGING:
+                    call.rang = True
+                if now is CallState.PICKED_UP:
+                    call.picked_up = True
+                    until_s = time.monotonic() + self.pace.talk_s
+            if call.keys or time.monotonic() > until_s:
+                call.end(CallState.HUNG_UP if call.picked_up else CallState.NO_ANSWER, "hung up by us")
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.pace.poll_s):
+                    await call.changed.wait()
+            call.changed.clear()
+        assert call.how is not None
+        return Called(call.how, call.picked_up, call.keys, call.detail)
+
+    async def _hang_up(self) -> None:
+        if self._port is None:
+            return
+        answer = await self._port.ask("AT+CHUP", timeout_s=self.pace.command_s)
+        if not answer.ok:
+            await self._port.ask("ATH", timeout_s=self.pace.command_s)
+
+
+def _sound(one: Arrived) -> bool:
+    """Has a message the length that the modem says it has? Some leave out the service centre in front."""
+    try:
+        octets = bytes.fromhex(one.pdu)
+    except ValueError:
+        return False
+    behind = len(octets) - 1 - octets[0] if octets else 0
+    return one.length in (None, len(octets), behind)
+
+
+class _Call:
+    """A call of ours while it goes on."""
+
+    def __init__(self) -> None:
+        self.how: CallState | None = None
+        self.rang = False
+        self.picked_up = False
+        self.keys = ""
+        self.detail = ""
+        self.changed = asyncio.Event()
+
+    def end(self, how: CallState, detail: str) -> None:
+        if self.how is None:
+            self.how, self.detail = how, detail
+            self.changed.set()
+
+    def heard(self, line: str) -> bool:
+        """Take what a modem says, if it is about the call."""
+        if line.startswith(("NO CARRIER", "VOICE CALL: END")):
+            ended = CallState.HUNG_UP if self.picked_up else CallState.NO_ANSWER if self.rang else CallState.FAILED
+            self.end(ended, "the other side or the network ended it")
+        elif line.startswith("BUSY"):
+            self.end(CallState.BUSY, "busy")
+        elif line.startswith("NO ANSWER"):
+            self.end(CallState.NO_ANSWER, "nobody picked up")
+        elif line.startswith("NO DIALTONE"):
+            self.end(CallState.FAILED, "no network")
+        elif line.startswith(_PRESSED):
+            self.keys += "".join(char for char in line.partition(":")[2] if char in "0123456789*#")
+            self.picked_up = True
+            self.changed.set()
+        elif line.startswith(("MO RING", "MO CONNECTED", "VOICE CALL", "^DSCI", "^ORIG", "^CONF", "^CONN", "^CEND")):
+            self.changed.set()
+        else:
+            return False
+        return True

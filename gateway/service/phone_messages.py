@@ -1,0 +1,488 @@
+"""What comes over the phone network, read and acted on: alarms, answers, reports of delivery, calls (R1, R17, I1, I2).
+
+Each thing that came is dealt with in one transaction together with the mark that it was: whoever is killed in the midst
+has done nothing, and it is dealt with again.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from pydantic import ValidationError
+
+from gateway.domain.answers import TextAnswer, read_answer
+from gateway.domain.kinds import RING
+from gateway.domain.outbox import DueNotice, PartyAnswer
+from gateway.keyring import KeyringError
+from gateway.service.case_commands import record_answer
+from gateway.service.case_work import locked
+from gateway.service.quarantine import Misread, keep_alarm_in
+from gateway.service.raise_alarm import Press, Raised, raise_alarm_in
+from gateway.service.record import record_delivery_report
+from gateway.service.telemetry import fix_record
+from gateway.store import cases, events, outbox, phone_book, phone_in, phone_out
+from gateway.store.directory import Directory, SiteView
+from gateway.store.phone_book import Owners
+from gateway.store.phone_in import Came, NewArrival
+from gateway.store.phone_out import Asked
+from gateway.store.pool import Connection, Pool
+from gateway.store.telemetry import StateRow
+from protocols.errors import FrameError
+from protocols.gsm.causes import Status, status_of
+from protocols.gsm.tpdu import Deliver, StatusReport, read_pdu
+from protocols.gsm.userdata import UserData, joined
+from protocols.oks import SmsReport, binary, text
+from schemas.reports import Fix
+
+__all__ = ["Handled", "Reply", "arrival", "handle", "ring"]
+
+_log = logging.getLogger(__name__)
+
+_TRANSPORT = "sms"
+_SEAL = "phone_in"
+_PARTS_COME_WITHIN_S = 90.0
+_STRANGER_HOUR = 20
+_STRANGERS_HOUR = 500
+_HOUR = timedelta(hours=1)
+_VIA = "sms"
+_REPORTS = {
+    Status.DELIVERED: "delivered",
+    Status.UNCONFIRMED: "unconfirmed",
+    Status.TRYING: "trying",
+    Status.FAILED: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What somebody is to be written back."""
+
+    number: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handled:
+    """What came of something that came. ``notices`` have to be sent now; ``state`` is of a terminal that was heard."""
+
+    outcome: str
+    case_id: UUID | None = None
+    notices: Sequence[DueNotice] = ()
+    replies: Sequence[Reply] = field(default=())
+    state: StateRow | None = None
+    words: tuple[str, str] | None = None
+    """Number and text, where nobody knows whose they are."""
+
+
+def arrival(directory: Directory, key: Any, *, modem: str, pdu: str, length: int | None) -> NewArrival:
+    """Return a message as it is kept. One that cannot be read is kept as well: it may be a call for help."""
+    kind, peer, parts, part, reference = "message", None, 1, 1, None
+    try:
+        _, message = read_pdu(pdu, from_phone=False, length=length)
+    except FrameError:
+        message = None
+    if isinstance(message, StatusReport):
+        kind, peer = "report", phone_book.peer(directory.keyring, str(message.recipient))
+    elif isinstance(message, Deliver):
+        peer = phone_book.peer(directory.keyring, str(message.sender))
+        if (concat := message.user.header.concat) is not None:
+            parts, part, reference = concat.total, concat.seq, concat.reference
+    digest = hashlib.sha256(b"pdu " + pdu.upper().encode()).digest()
+    sealed = key.seal({"pdu": pdu, "length": length}, about=_SEAL)
+    return NewArrival(
+        kind=kind, modem=modem, peer=peer, sealed=sealed, digest=digest, parts=parts, part=part, reference=reference
+    )
+
+
+def ring(directory: Directory, key: Any, *, modem: str, number: str | None, call: str) -> NewArrival:
+    """Return a call that came as it is kept; `call` tells it from other calls."""
+    return NewArrival(
+        kind="ring",
+        modem=modem,
+        peer=None if number is None else phone_book.peer(directory.keyring, number),
+        sealed=key.seal({"number": number}, about=_SEAL),
+        digest=hashlib.sha256(f"ring {call}".encode()).digest(),
+    )
+
+
+async def handle(pool: Pool, directory: Directory, came: Came, *, worker: int | None) -> Handled | None:
+    """Deal with something that came; None: it waits for its other parts, or somebody else has dealt with it.
+
+    Raises:
+        NoSite: It is a call for help, and no site is set up.
+    """
+    async with pool.connection() as conn, conn.transaction():
+        parts = await phone_in.parts_of(conn, came)
+        if came.id not in {part.id for part in parts}:
+            return None
+        said = await _opened(conn, directory, parts)
+        match came.kind:
+            case "report":
+                done = await _report(conn, directory, came, said[0], worker=worker)
+            case "ring":
+                done = await _ring(conn, directory, came, said[0], worker=worker)
+            case _:
+                message = _whole(parts, said)
+                if message is None:
+                    await phone_in.wait(conn, [part.id for part in parts])
+                    return None
+                done = await _message(conn, directory, came, message, worker=worker)
+        if done.outcome == "flood":
+            await phone_in.count_only(conn, came)
+        else:
+            await phone_in.handled(conn, [part.id for part in parts], outcome=done.outcome, case_id=done.case_id)
+        return done
+
+
+async def _opened(conn: Connection, directory: Directory, parts: Sequence[Came]) -> list[dict[str, Any]]:
+    key = await phone_in.own_key(conn, directory.keyring)
+    found: list[dict[str, Any]] = []
+    for part in parts:
+        try:
+            value: Any = {} if part.sealed is None else key.open(bytes(part.sealed), about=_SEAL)
+        except KeyringError:
+            value = {}
+        found.append(value)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A message as far as it is there. ``octets`` are what is kept of it where nobody understands it."""
+
+    sender: str
+    user: UserData | None
+    octets: bytes
+    missing: int
+
+    @property
+    def text(self) -> str:
+        return "" if self.user is None else self.user.text or ""
+
+
+def _whole(parts: Sequence[Came], said: Sequence[dict[str, Any]]) -> _Message | None:
+    """Put the parts together that are there; None: others may still come.
+
+    A beginning that calls for help is not kept waiting: the rest only says more of it (I2).
+    """
+    users: dict[int, UserData] = {}
+    sender, octets = "", b""
+    for part, value in zip(parts, said, strict=True):
+        pdu = str(value.get("pdu", ""))
+        octets += pdu.encode()
+        try:
+            _, message = read_pdu(pdu, from_phone=False, length=value.get("length"))
+        except FrameError:
+            continue
+        if isinstance(message, Deliver):
+            sender = str(message.sender)
+            users.setdefault(part.part, message.user)
+    total = parts[0].parts
+    missing = total - len(users)
+    user = joined([users[place] for place in sorted(users)]) if users else None
+    whole = _Message(sender, user, octets, missing)
+    late = max(part.age_s for part in parts) > _PARTS_COME_WITHIN_S
+    if missing and total > 1 and not late and _alarm(whole) is None:
+        return None
+    return whole
+
+
+def _alarm(message: _Message) -> SmsReport | None:
+    if message.user is None:
+        return None
+    if (said := message.user.text) is not None:
+        return text.read(said)
+    try:
+        return binary.read(message.user.payload)
+    except FrameError:
+        return None
+
+
+async def _message(
+    conn: Connection, directory: Directory, came: Came, message: _Message, *, worker: int | None
+) -> Handled:
+    owners = await phone_book.owners(conn, directory.keyring, message.sender) if message.sender else Owners()
+    alarm = _alarm(message)
+    asked = [] if came.peer is None else await phone_out.asked_of(conn, bytes(came.peer))
+    named = alarm is not None and alarm.terminal is not None
+    if asked and not owners.terminals and not named:
+        return await _answer(conn, directory, message, asked, worker=worker)
+    terminal = _terminal_of(alarm, owners) or await _terminal_of_person(conn, owners)
+    if alarm is not None and (terminal is not None and (owners.known or await _is_known(conn, terminal))):
+        return await _raise(conn, directory, came, message, alarm, terminal, owners, worker=worker)
+    if owners.terminals:
+        return await _misread(conn, directory, came, message, owners.terminals[0], worker=worker)
+    if owners.parties or owners.persons:
+        await _tell(conn, came, "phone.unmatched")
+        return Handled(outcome="unmatched")
+    stranger = await _stranger(conn, came)
+    return replace(stranger, words=(message.sender, message.text))
+
+
+def _terminal_of(alarm: SmsReport | None, owners: Owners) -> str | None:
+    if alarm is not None and alarm.terminal is not None:
+        return alarm.terminal
+    return owners.terminals[0] if owners.terminals else None
+
+
+async def _terminal_of_person(conn: Connection, owners: Owners) -> str | None:
+    """Return a terminal of the household of whoever writes from their own phone."""
+    if not owners.persons:
+        return None
+    cursor = await conn.execute(
+        "SELECT t.public_id FROM person p JOIN assignment a ON a.household_id = p.household_id AND a.until IS NULL "
+        "JOIN terminal t ON t.uid = a.terminal_uid AND t.active WHERE p.id = ANY(%s) ORDER BY 1 LIMIT 1",
+        (list(owners.persons),),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+async def _is_known(conn: Connection, terminal: str) -> bool:
+    cursor = await conn.execute("SELECT FROM terminal WHERE public_id = %s AND active", (terminal,))
+    return await cursor.fetchone() is not None
+
+
+async def _raise(
+    conn: Connection,
+    directory: Directory,
+    came: Came,
+    message: _Message,
+    alarm: SmsReport,
+    terminal: str,
+    owners: Owners,
+    *,
+    worker: int | None,
+) -> Handled:
+    problems = []
+    if owners.terminals and terminal not in owners.terminals:
+        problems.append("it came from the number of another terminal")
+    elif not owners.terminals:
+        problems.append("it came from the person's own phone" if owners.persons else "it came from another number")
+    if message.missing:
+        problems.append(f"{message.missing} parts of the message are missing")
+    fix = None
+    if alarm.place is not None:
+        place = alarm.place
+        try:
+            fix = fix_record(
+                Fix(lat=place.lat, lon=place.lon, datum=place.datum, source=place.source, accuracy_m=place.accuracy_m),
+                alarm.at,
+                came.received_at,
+            )
+        except ValidationError:
+            problems.append("its position cannot be")
+    press = Press(
+        terminal=terminal,
+        transport=_TRANSPORT,
+        kinds=alarm.kinds,
+        received_at=came.received_at,
+        payload=message.octets,
+        digest=bytes(came.digest),
+        boot=alarm.boot,
+        seq=alarm.seq,
+        pressed_at=alarm.at,
+        fix=fix,
+        battery_pct=alarm.battery_pct,
+        signal_dbm=alarm.signal_dbm,
+        test=alarm.test,
+        problems=tuple(problems),
+    )
+    raised = await raise_alarm_in(conn, directory, press, worker=worker)
+    return _raised(raised, came, press)
+
+
+def _raised(raised: Raised, came: Came, press: Press) -> Handled:
+    state = None
+    if raised.terminal_uid is not None:
+        state = StateRow(
+            terminal=raised.terminal_uid,
+            seen_at=came.received_at,
+            status_at=came.received_at,
+            boot=press.boot,
+            seq=press.seq,
+            battery_pct=press.battery_pct,
+            signal_dbm=press.signal_dbm,
+            fix=press.fix,
+            fix_at=None if press.fix is None else came.received_at,
+            clock_skew_s=None,
+        )
+    return Handled(outcome=f"alarm {raised.how}", case_id=raised.case_id, notices=raised.notices, state=state)
+
+
+async def _misread(
+    conn: Connection, directory: Directory, came: Came, message: _Message, terminal: str, *, worker: int | None
+) -> Handled:
+    """Open a case for what a terminal said and nobody understands: somebody has to look (I2)."""
+    misread = Misread(
+        transport=_TRANSPORT,
+        topic=f"sms/{terminal}",
+        terminal=terminal,
+        payload=message.octets,
+        received_at=came.received_at,
+        reason="a message of a terminal that nothing understands",
+    )
+    raised = await keep_alarm_in(conn, directory, misread, worker=worker)
+    return Handled(outcome="not understood", case_id=raised.case_id, notices=raised.notices)
+
+
+async def _stranger(conn: Connection, came: Came) -> Handled:
+    """Keep a message of a number that nobody knows, unless there are very many of them."""
+    peer = None if came.peer is None else bytes(came.peer)
+    of_it = await phone_in.of_peer_since(conn, peer, within=_HOUR)
+    if of_it >= _STRANGER_HOUR or await phone_in.of_strangers_since(conn, within=_HOUR) >= _STRANGERS_HOUR:
+        return Handled(outcome="flood")
+    await _tell(conn, came, "phone.stranger")
+    return Handled(outcome="stranger")
+
+
+async def _tell(conn: Connection, came: Came, kind: str) -> None:
+    await events.emit(conn, kind, district=None, case_id=None, data={"message": came.id, "modem": came.modem})
+
+
+async def _ring(
+    conn: Connection, directory: Directory, came: Came, said: dict[str, Any], *, worker: int | None
+) -> Handled:
+    """Take a call: from a terminal it is an alarm, whatever else failed there; nobody picks up."""
+    number = said.get("number")
+    owners = Owners() if number is None else await phone_book.owners(conn, directory.keyring, str(number))
+    if owners.terminals:
+        press = Press(
+            terminal=owners.terminals[0],
+            transport="call",
+            kinds=(RING,),
+            received_at=came.received_at,
+            payload=b"",
+            digest=bytes(came.digest),
+        )
+        raised = await raise_alarm_in(conn, directory, press, worker=worker)
+        return _raised(raised, came, press)
+    asked = [] if came.peer is None else await phone_out.asked_of(conn, bytes(came.peer))
+    for one in asked:
+        work = await locked(conn, directory, one.case_id, worker=worker)
+        work.note(
+            "leg.rang", {"leg": str(one.leg_id), "role": one.role, "party": one.party_id}, actor=f"party:{one.party_id}"
+        )
+        await work.flush()
+    if asked:
+        return Handled(outcome="party rang", case_id=asked[0].case_id)
+    return Handled(outcome="unmatched call") if owners.known else await _stranger(conn, came)
+
+
+# Answers
+
+
+async def _answer(
+    conn: Connection, directory: Directory, message: _Message, asked: Sequence[Asked], *, worker: int | None
+) -> Handled:
+    said = read_answer(message.text)
+    meant = [one for one in asked if one.code == said.letter] if said.letter is not None else list(asked)
+    if said.answer is None or not meant:
+        for one in asked:
+            await _say(conn, directory, one, message.text, worker=worker)
+        return Handled(outcome="said", case_id=asked[0].case_id)
+    if len(meant) > 1:
+        # To end the calls for the wrong person would be worse than to ask again: on record everywhere, it ends nothing.
+        for one in meant:
+            await _say(conn, directory, one, message.text, worker=worker)
+        return Handled(
+            outcome="ambiguous",
+            case_id=meant[0].case_id,
+            replies=[Reply(message.sender, await _which(conn, directory, meant))],
+        )
+    return await _count(conn, directory, meant[0], said, worker=worker)
+
+
+async def _count(
+    conn: Connection, directory: Directory, one: Asked, said: TextAnswer, *, worker: int | None
+) -> Handled:
+    assert said.answer is not None
+    work = await locked(conn, directory, one.case_id, worker=worker)
+    leg = next(leg for leg in await cases.legs_of(conn, one.case_id) if leg.id == one.leg_id)
+    newest = (await outbox.last_calls(conn, one.case_id)).get(one.leg_id, 0)
+    await record_answer(
+        conn,
+        work.case,
+        leg,
+        PartyAnswer(answer=said.answer, reason=said.text, minutes=said.minutes),
+        via=_VIA,
+        writer=work.journal,
+        overtaken=one.number < newest,
+    )
+    await work.flush()
+    return Handled(outcome=f"answer {said.answer}", case_id=one.case_id)
+
+
+async def _say(conn: Connection, directory: Directory, one: Asked, words: str, *, worker: int | None) -> None:
+    """Put words of a party on the timeline of a case."""
+    work = await locked(conn, directory, one.case_id, worker=worker)
+    work.note(
+        "leg.said",
+        {"leg": str(one.leg_id), "role": one.role, "party": one.party_id, "via": _VIA},
+        actor=f"party:{one.party_id}",
+        private={"text": words[:1000]},
+    )
+    await work.flush()
+
+
+async def _which(conn: Connection, directory: Directory, meant: Sequence[Asked]) -> str:
+    """Ask which of several cases an answer is for, without a name: it goes to a phone that others may read."""
+    said, chinese = [], True
+    for one in meant:
+        case = await cases.by_id(conn, one.case_id)
+        assert case is not None
+        sites = {site.id: site for site in await directory.sites(conn)}
+        site = sites.get(case.site_id)
+        chinese = site is None or site.locale.startswith("zh")
+        said.append(f"{one.code}({case.opened_at.astimezone(_zone(site)).strftime('%H:%M')})")
+    letters = "/".join(f"1{one.code}" for one in meant)
+    if chinese:
+        return f"您有{len(meant)}个求助：{'、'.join(said)}。请回{letters}，说明是哪一个。"
+    return f"You have {len(meant)} calls: {', '.join(said)}. Please answer {letters} to say which."
+
+
+def _zone(site: SiteView | None) -> ZoneInfo:
+    return ZoneInfo("Asia/Shanghai" if site is None else site.timezone)
+
+
+# Reports of delivery
+
+
+async def _report(
+    conn: Connection, directory: Directory, came: Came, said: dict[str, Any], *, worker: int | None
+) -> Handled:
+    try:
+        _, report = read_pdu(str(said.get("pdu", "")), from_phone=False, length=said.get("length"))
+    except FrameError:
+        return Handled(outcome="unreadable report")
+    if not isinstance(report, StatusReport) or came.peer is None:
+        return Handled(outcome="unreadable report")
+    status, words = status_of(report.status)
+    found = await phone_out.report(
+        conn,
+        modem=came.modem,
+        reference=report.reference,
+        peer=bytes(came.peer),
+        status=report.status,
+        words=_REPORTS[status],
+    )
+    if found is None or found.case_id is None or found.leg_id is None or found.notice_id is None:
+        return Handled(outcome=f"report {_REPORTS[status]}")
+    notices: list[DueNotice] = []
+    if found.whole in ("delivered", "failed"):
+        notices = await record_delivery_report(
+            conn,
+            directory,
+            case_id=found.case_id,
+            leg_id=found.leg_id,
+            notice_id=found.notice_id,
+            delivered=found.whole == "delivered",
+            detail=words,
+            worker=worker,
+        )
+    return Handled(outcome=f"report {_REPORTS[status]}", case_id=found.case_id, notices=notices)
