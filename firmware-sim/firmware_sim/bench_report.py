@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from firmware_sim import bench_history as histories
+from firmware_sim import bench_modem as modems
 from firmware_sim import bench_parties as parties
 from firmware_sim import bench_series as series_bench
 from firmware_sim import bench_storm as storms
@@ -20,12 +21,14 @@ from firmware_sim.figures import BARS, QUANTILES, Judged, Phase, Report, quantil
 from firmware_sim.sites import NANJING, ROLE_WORDS
 
 __all__ = [
+    "plot_modem",
     "plot_parties",
     "plot_press",
     "plot_storm",
     "plot_technical",
     "plot_telemetry",
     "show_history",
+    "show_modem",
     "show_parties",
     "show_press",
     "show_series",
@@ -206,6 +209,31 @@ def show_telemetry(report: telemetry.Report, console: Console) -> None:
         f"≥ {telemetry.BAR_PER_S:.0f} reports/s and ≥ {telemetry.SHARE:g} of the bare client; every one stored once; "
         f"memory ≤ {telemetry.GROWTH:g} ×; last of six p99 ≤ {telemetry.LAST_MS:.0f} ms"
     )
+    _show_verdict(report, bar, console)
+
+
+def show_modem(report: modems.Report, console: Console) -> None:
+    """Print figures and verdict."""
+    _show_machine(report, console)
+    options = report.options
+    console.print(
+        f"{report.decoded_per_s:.0f} messages read a second on one core; their digits alone are made octets "
+        f"{report.floor_per_s / report.decoded_per_s:.0f} times as fast."
+    )
+    table = _table(
+        "", f"{options.messages} messages, {options.modems} modems, clock × {options.speed:g}", "messages", "sending"
+    )
+    for name, share in report.busy.items():
+        table.add_row(f"modem …{name[-2:]}", str(sum(one.modem == name for one in report.taken)), f"{share:.1%}")
+    console.print(table)
+    waits = _table("", "from a fall to its message at the network, s of our clock", *_QUANTILES)
+    waits.add_row("falls", *(f"{quantile(list(report.waited_s), q):.2f}" for q in (0.5, 0.95, 0.99, 1.0)))
+    console.print(waits)
+    console.print(
+        f"All was sent within {report.took_s:.1f} s; {report.overtaken} messages about batteries were begun while a "
+        f"fall was waiting, {report.missing} guardians were not told."
+    )
+    bar = f"falls first, nobody left out, each modem sending ≥ {modems.BUSY:.0%} of the time"
     _show_verdict(report, bar, console)
 
 
@@ -397,6 +425,25 @@ def plot_technical(report: technicals.Report, file: Path) -> None:
                     axes.ecdf(series[f"{side}: {key}"], color=f"C{number}", linestyle=style, label=f"{side}: {key}")
 
     _plot(draw, file, report.machine, limit_ms=limit_ms, title="Falls beside technical alarms", of="falls")
+
+
+def plot_modem(report: modems.Report, file: Path) -> None:
+    """Draw which message was sent when, by modem."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 3.5), layout="constrained")
+    names = sorted(report.busy)
+    for fall, colour, words in ((False, "tab:grey", "battery low"), (True, "tab:red", "fall")):
+        points = [(one.at_s, names.index(one.modem)) for one in report.taken if one.fall is fall]
+        axes.scatter([x for x, _ in points], [y for _, y in points], s=200, marker="|", color=colour, label=words)
+    axes.set_yticks(range(len(names)), [f"modem …{name[-2:]}" for name in names])
+    axes.set_xlabel("seconds")
+    axes.legend(fontsize=8)
+    figure.savefig(file)
+    plt.close(figure)
 
 
 def plot_telemetry(report: telemetry.Report, file: Path) -> None:

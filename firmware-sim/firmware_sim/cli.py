@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     benches.command("storm")(_bench_storm)
     benches.command("telemetry")(_bench_telemetry)
     benches.command("supervise")(_bench_supervise)
+    benches.command("modem")(_bench_modem)
     benches.command("series")(_bench_series)
     benches.command("history")(_bench_history)
     app.add_typer(benches, name="bench")
@@ -301,6 +302,31 @@ def _bench_supervise(
     )
     report = _run(bench_supervise.run(options, console))
     bench_report.show_supervise(report, console)
+    _end_bench(report.document(), json_file)
+
+
+def _bench_modem(
+    messages: Annotated[int, typer.Option(min=50, max=5000, help="Guardians who are to be told by SMS.")] = 1000,
+    falls: Annotated[int, typer.Option(min=1, max=500, help="Falls among so many low batteries.")] = 100,
+    modems: Annotated[int, typer.Option(min=1, max=16, help="Modems.")] = 4,
+    speed: Annotated[float, typer.Option(min=1, max=50, help="How much faster the network's clock goes.")] = 10.0,
+    plot_file: _PlotFile = None,
+    json_file: _JsonFile = None,
+    seed: _Seed = 1,
+) -> None:
+    """Measure how fast messages are read, and what modems do while more waits than they can send.
+
+    Runs a gateway of its own with simulated modems. Ends with status 1 when a guardian is not told, messages about
+    batteries go before messages about falls, or a modem stands idle.
+    """
+    from firmware_sim import bench_modem, bench_report
+
+    console = Console()
+    options = bench_modem.Options(messages=messages, falls=falls, modems=modems, speed=speed, seed=seed)
+    report = _run(bench_modem.run(options, console))
+    bench_report.show_modem(report, console)
+    if plot_file is not None:
+        bench_report.plot_modem(report, plot_file)
     _end_bench(report.document(), json_file)
 
 

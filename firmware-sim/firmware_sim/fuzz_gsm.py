@@ -26,7 +26,7 @@ from protocols.gsm.header import Ports
 from protocols.gsm.tpdu import Deliver, StatusReport, Submit, build, read_pdu, write_pdu
 from protocols.gsm.userdata import UserData, split, split_data
 
-__all__ = ["Failure", "check", "corpus", "has_atheris", "inputs", "mutated", "run_atheris", "run_own"]
+__all__ = ["Failure", "check", "corpus", "corpus_pdus", "has_atheris", "inputs", "mutated", "run_atheris", "run_own"]
 
 _LOOK_EVERY = 500
 _MOST_CHANGES = 6
@@ -69,6 +69,15 @@ def _messages() -> Iterator[tuple[str, int]]:
             StatusReport(reference=3, recipient=address, accepted_at=_AT, ended_at=_AT, status=status),
             centre=Address.parse("+8613800100500"),
         )
+
+
+def corpus_pdus() -> list[tuple[str, int, bool]]:
+    """Return messages as a modem writes them: digits, the length of the TPDU, and whether they are from a phone."""
+    plain = []
+    for text, length in _messages():
+        octets = bytes.fromhex(text)
+        plain.append((text, length, octets[1 + octets[0]] & 3 == 1))
+    return plain
 
 
 def corpus() -> list[bytes]:

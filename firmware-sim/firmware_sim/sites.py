@@ -129,6 +129,11 @@ class SiteFile:
         for plan in self._document["plans"]:
             plan["procedure"] = procedure
 
+    def call_once(self) -> None:
+        """Let every plan call each role once and no more."""
+        for plan in self._document["plans"]:
+            plan["roles"] = [{"role": role, "times": 1} for role in plan["roles"]]
+
     def terminals(self) -> list[TerminalEntry]:
         """Return the terminals with their credentials.
 

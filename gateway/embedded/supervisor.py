@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -45,7 +45,7 @@ from gateway.embedded.processes import (
 from gateway.keyring import Keyring, KeyringError
 from gateway.store.migrate import MigrationError, migrate
 
-__all__ = ["read_run_file", "run"]
+__all__ = ["as_environment", "read_run_file", "run"]
 
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
@@ -238,7 +238,7 @@ class _Supervisor:
         metrics.mkdir(mode=0o700)
         environment = {
             **os.environ,
-            **_as_environment(self._settings),
+            **as_environment(self._settings),
             "PROMETHEUS_MULTIPROC_DIR": str(metrics),
             "PYTHONUNBUFFERED": "1",
         }
@@ -364,7 +364,7 @@ class _Supervisor:
                 await asyncio.to_thread(rotate, self._log(service.name.lower()))
 
 
-def _as_environment(settings: Settings) -> dict[str, str]:
+def as_environment(settings: Settings) -> dict[str, str]:
     """Return the settings as our programs read them. Secrets travel here and never on a command line."""
     found = {}
     for name in type(settings).model_fields:
@@ -372,8 +372,18 @@ def _as_environment(settings: Settings) -> dict[str, str]:
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         if value is not None:
-            found[f"ONEKEY_{name.upper()}"] = json.dumps(value) if isinstance(value, list) else str(value)
+            found[f"ONEKEY_{name.upper()}"] = (
+                json.dumps(value, default=_plain) if isinstance(value, list) else str(value)
+            )
     return found
+
+
+def _plain(value: object) -> object:
+    """Return what stands in a list of settings as JSON has it, secrets as they are."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    assert isinstance(value, BaseModel), value
+    return value.model_dump()
 
 
 async def _answers(host: str, port: int, path: str) -> bool:

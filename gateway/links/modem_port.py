@@ -158,7 +158,8 @@ class ModemPort:
                     # Out of a prompt, if it was in one; and what comes too late must not be the answer to the next.
                     self._write(self._dialogue.abandon())
             self.silences = 0
-            await asyncio.sleep(_GUARD_S)  # what waited behind the answer comes now
+            if body is None:
+                await asyncio.sleep(_GUARD_S)  # what waited behind the answer comes now
             return answer
 
     async def synchronise(self) -> None:

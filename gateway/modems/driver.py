@@ -187,6 +187,9 @@ class Modem:
             except _Rebooted:
                 self._show(ModemState.STARTING, "it has started again by itself")
             except (ModemSilent, Refused, _NoNetwork) as exc:
+                if self._booted:  # what was under way when it started again by itself
+                    self._show(ModemState.STARTING, "it has started again by itself")
+                    continue
                 with contextlib.suppress(ModemGone, ModemSilent):
                     await self._climb(exc)
             except Exception as exc:  # noqa: BLE001 # whatever a modem makes us stumble over, the others go on (D12)
@@ -253,7 +256,8 @@ class Modem:
                 await self._set_again()
                 sweep_s = 0.0
             await self._take_rings()
-            if self._arrived or self._direct or now_s >= sweep_s:
+            await self._take_direct()
+            if self._arrived or now_s >= sweep_s:
                 self._arrived = False
                 await self._sweep()
                 sweep_s = now_s + self.pace.sweep_s
@@ -394,12 +398,15 @@ class Modem:
     async def _sweep(self) -> None:
         """Give everything that has arrived to the caller, and let the modem forget it."""
         assert self._setup is not None
-        if self._direct and await self._kept(direct := list(self._direct)):
-            for _ in direct:
-                self._direct.popleft()
         for store in self._setup.stores:
             await self._empty(store)
         self.heard_at = datetime.now(UTC)
+
+    async def _take_direct(self) -> None:
+        """Give the caller what came by itself and lies nowhere else."""
+        if self._direct and await self._kept(direct := list(self._direct)):
+            for _ in direct:
+                self._direct.popleft()
 
     async def _empty(self, store: str) -> None:
         assert self._port is not None

@@ -124,6 +124,7 @@ class ModemPool:
         self._wake = asyncio.Event()
         self._show = asyncio.Event()
         self._doing: dict[str, Modem] = {}
+        self._unrecorded: set[str] = set()
         self._sent: dict[str, int] = {}
         self._busy_s: dict[str, float] = {}
         self._asked_balance_s: dict[str, float] = {}
@@ -248,7 +249,8 @@ class ModemPool:
         midnight = datetime.now(UTC).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
         async with self._pool.connection() as conn:
             self._sent = await phone_out.sent_since(conn, midnight)
-            await phone_out.requeue(conn, worker, holding=list(self._doing))
+            await phone_out.requeue(conn, worker, holding=[*self._doing, *self._unrecorded])
+            await phone_out.strike(conn)
 
     def _spent(self, modem: Modem) -> bool:
         """Has its SIM sent what it may for today?"""
@@ -305,6 +307,7 @@ class ModemPool:
             await self._surely(lambda: self._end(job, "failed", None, why))
             return
         done: set[int] = set()
+        taken: list[tuple[int, int]] = []
         if job.tries > 1 and len(parts) > 1:
             async with self._pool.connection() as conn:
                 done = await phone_out.parts_sent(conn, job.id, modem=modem.id)
@@ -316,17 +319,34 @@ class ModemPool:
                 reference = await modem.send(pdu, length)
             except NotSent as exc:
                 if exc.action is not Action.DONE:
+                    await self._surely(lambda: self._parts(job, modem.id, taken))
                     await self._not_sent(modem, job, exc)
                     return
                 continue
             self._sent[modem.id] = self._sent.get(modem.id, 0) + 1
-            await self._surely(lambda n=number, r=reference: self._part(job, n, modem, r))  # type: ignore[misc]
+            taken.append((number, reference))
         self._observe("sms_sent")
-        await self._surely(lambda: self._end(job, "sent", modem.id, "accepted by the network"))
+        # It is written down while the modem goes on with the next.
+        assert self._tasks is not None
+        self._unrecorded.add(job.id)
+        self._tasks.create_task(self._record(job, modem.id, taken), name="modem-record")
 
-    async def _part(self, job: Job, part: int, modem: Modem, reference: int) -> None:
-        async with self._pool.connection() as conn:
-            await phone_out.add_part(conn, job.id, part=part, modem=modem.id, reference=reference)
+    async def _record(self, job: Job, modem: str, taken: Sequence[tuple[int, int]]) -> None:
+        try:
+            await self._surely(lambda: self._accepted(job, modem, taken))
+        finally:
+            self._unrecorded.discard(job.id)
+
+    async def _accepted(self, job: Job, modem: str, taken: Sequence[tuple[int, int]]) -> None:
+        async with self._pool.connection() as conn, conn.transaction():
+            for part, reference in taken:
+                await phone_out.add_part(conn, job.id, part=part, modem=modem, reference=reference)
+            await phone_out.end(conn, job.id, state="sent", modem=modem, detail="accepted by the network")
+
+    async def _parts(self, job: Job, modem: str, taken: Sequence[tuple[int, int]]) -> None:
+        async with self._pool.connection() as conn, conn.transaction():
+            for part, reference in taken:
+                await phone_out.add_part(conn, job.id, part=part, modem=modem, reference=reference)
 
     async def _end(self, job: Job, state: str, modem: str | None, detail: str, keys: str | None = None) -> None:
         async with self._pool.connection() as conn:

@@ -208,6 +208,8 @@ class Spoken:
     what: str
     who: str
     where: str
+    colon: str
+    pause: str
     at: datetime
     own: str | None
 
@@ -226,6 +228,8 @@ def spoken(notice: DueNotice, *, now: datetime) -> Spoken:
         what=part.what,
         who=part.who,
         where=part.where,
+        colon=words.colon,
+        pause=words.pause,
         at=case.received_at.astimezone(zone),
         own=None if notice.template.get(language) is None else _sentence(notice, part),
     )

@@ -45,13 +45,12 @@ def compose_short(notice: DueNotice, *, now: datetime, link: str | None, letter:
 def _body(said: Spoken) -> str:
     if said.own is not None:
         return said.own
-    chinese = said.language == "zh"
-    middle = (said.who + ("，" if chinese else ", ")) if said.who else ""
-    return f"{said.lead}{said.what}{'：' if chinese else ': '}{middle}{said.where}"
+    middle = f"{said.who}{said.pause}" if said.who else ""
+    return f"{said.lead}{said.what}{said.colon}{middle}{said.where}"
 
 
 def _brief(said: Spoken) -> str:
-    return f"{said.lead}{said.what}{'：' if said.language == 'zh' else ': '}{said.where}"
+    return f"{said.lead}{said.what}{said.colon}{said.where}"
 
 
 def _answers(language: str, letter: str | None) -> str:

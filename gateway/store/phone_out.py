@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -33,6 +33,7 @@ __all__ = [
     "requeue",
     "sent_since",
     "show",
+    "strike",
     "withdraw",
 ]
 
@@ -107,30 +108,39 @@ async def add(conn: Connection, job: NewJob) -> None:
     )
 
 
+_STILL_DUE: LiteralString = """
+    (notice_id IS NULL OR EXISTS (SELECT FROM notice n WHERE n.id = o.notice_id AND n.state = 'due'))
+    AND (step_id IS NULL OR EXISTS (SELECT FROM step s WHERE s.id = o.step_id AND s.state = 'open'))
+"""
+
+
+async def strike(conn: Connection) -> None:
+    """Strike what is no longer due: its case is over, somebody answered, or another way was quicker (I4)."""
+    await conn.execute(
+        f"""
+        UPDATE phone_out o SET state = 'withdrawn', ended_at = onekey_now(), detail = 'no longer due'
+        WHERE state = 'queued' AND NOT ({_STILL_DUE})
+        """  # noqa: S608
+    )
+
+
 async def lease(
     conn: Connection, worker: int, *, modems: Collection[str], calling: Collection[str], limit: int
 ) -> list[Job]:
     """Take what is due, calls for help first, that one of `modems` can do; `calling` are those that can call.
 
     What a dead worker was about is taken as well: nobody knows whether it went out, so it goes out again (I6). What is
-    for a notice that is no longer due is struck: its case is over, or another way was quicker (I4).
+    for a notice or a task that is over stays behind, for `strike` (I4).
     """
-    await conn.execute(
-        """
-        UPDATE phone_out o SET state = 'withdrawn', ended_at = onekey_now(), detail = 'no longer due'
-        WHERE state = 'queued' AND (
-            notice_id IS NOT NULL AND NOT EXISTS (SELECT FROM notice n WHERE n.id = o.notice_id AND n.state = 'due')
-            OR step_id IS NOT NULL AND NOT EXISTS (SELECT FROM step s WHERE s.id = o.step_id AND s.state = 'open'))
-        """
-    )
     async with conn.cursor(row_factory=class_row(Job)) as cursor:
         await cursor.execute(
             f"""
             WITH due AS MATERIALIZED (
-                SELECT id FROM phone_out
+                SELECT id FROM phone_out o
                 WHERE (state = 'queued' AND due_at <= onekey_now()
                        OR state = 'sending' AND worker <> %(me)s AND worker NOT IN ({LIVING}))
                   AND NOT avoid @> CASE kind WHEN 'call' THEN %(calling)s::text[] ELSE %(modems)s::text[] END
+                  AND {_STILL_DUE}
                 ORDER BY rank, queued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
             )
             UPDATE phone_out o SET state = 'sending', worker = %(me)s, started_at = onekey_now(), tries = tries + 1

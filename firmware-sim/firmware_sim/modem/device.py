@@ -22,6 +22,8 @@ _CR, _LF, _ESC, _CTRL_Z, _BACKSPACE = 0x0D, 0x0A, 0x1B, 0x1A, 0x08
 _UNREAD, _READ, _UNSENT, _SENT = range(4)
 _OK, _ERROR = "OK", "ERROR"
 _STATES = {"active": 0, "dialling": 2, "ringing": 3, "incoming": 4}
+_CONFIRMED_WITHIN_S = 15.0  # 3GPP TS 24.011, 10: TR2M is between 12 and 20 s
+_EF_ICCID = 0x2FE2
 
 
 class _Fails(Exception):
@@ -125,7 +127,7 @@ class Modem:
         self._prompt: tuple[str, int] | None = None
         self._body = bytearray()
         self._held: deque[str] = deque()
-        self._unacknowledged: deque[str] = deque()
+        self._unconfirmed: Deliver | StatusReport | None = None
         self._calls: list[Calling] = []
         self._on = True
         if sim is not None:
@@ -171,9 +173,18 @@ class Modem:
             command, length = self._prompt
             text = self._body.decode("ascii", errors="replace").strip()
             self._end_prompt()
-            self._finish(self._answer(lambda: self._message(command, length, text)), command=command)
+            if self.network.accept_s and command == "AT+CMGS":
+                self.network.later(self._accept(command, length, text))
+            else:
+                self._finish(self._answer(lambda: self._message(command, length, text)), command=command)
         else:
             self._body.append(byte)
+
+    async def _accept(self, command: str, length: int, text: str) -> None:
+        """Take a message as long as the network takes to accept it."""
+        await self.network.sleep(self.network.accept_s)
+        if self._on and not self.faults.silent:
+            self._finish(self._answer(lambda: self._message(command, length, text)), command=command)
 
     def _end_prompt(self) -> None:
         self._prompt = None
@@ -370,6 +381,30 @@ class Modem:
         sim.open, sim.tries = True, 3
         return []
 
+    def _do_crsm(self, rest: str) -> list[str]:
+        """Read a file of the SIM (27.007, 8.18); only its serial number is there (51.011, 10.1.1)."""
+        if self.sim is None:
+            raise _cme(10)
+        if rest == "=?":
+            return []
+        words = rest[1:].split(",")
+        if not all(word.strip().isdecimal() for word in words[:5]):
+            raise _cme(50)
+        command, file, *where = (int(word) for word in words[:5])
+        if file != _EF_ICCID:
+            return ["+CRSM: 106,130"]  # no such file: 6A 82
+        digits = self.sim.iccid.ljust(20, "F")
+        octets = bytes.fromhex("".join(digits[at + 1] + digits[at] for at in range(0, 20, 2)))
+        match command:
+            case 176:  # READ BINARY
+                high, low, length = (*where, 0, 0, 0)[:3]
+                octets = octets[high << 8 | low :][: length or None]
+            case 192:  # GET RESPONSE: size, name, a file of octets that anybody may read (51.011, 9.2.1)
+                octets = bytes.fromhex(f"0000{len(octets):04X}{file:04X}04000FFFFF01020000")
+            case _:
+                return ["+CRSM: 109,0"]  # no such instruction: 6D 00
+        return [f'+CRSM: 144,0,"{octets.hex().upper()}"']
+
     def _do_clck(self, rest: str) -> list[str]:
         if rest == "=?":
             return ['+CLCK: ("SC")']
@@ -405,7 +440,7 @@ class Modem:
         self._prompt = None
         self._body.clear()
         self._held.clear()
-        self._unacknowledged.clear()
+        self._give_back()
         if self.sim is not None:
             self.sim.open = False
         for call in list(self._calls):
@@ -674,10 +709,21 @@ class Modem:
     def _do_cnma(self, rest: str) -> list[str] | None:
         if rest == "=?":
             return ["+CNMA: (0-2)"]
-        if not self._unacknowledged:
+        how, _, length = rest[1:].partition(",")
+        if (how.strip() or "0") not in ("0", "1", "2"):
+            raise _cms(302)
+        if self._unconfirmed is None:
             raise _cms(340)
-        self._unacknowledged.popleft()
+        if length:
+            return self._ask_for_text(f"AT+CNMA={how}", f"={length}")
+        self._confirm(how)
         return []
+
+    def _confirm(self, how: str) -> None:
+        """Take what +CNMA says of the last message: 2 is that it could not be kept, so it comes again."""
+        if how.strip() == "2":
+            self._give_back()
+        self._unconfirmed = None
 
     def _do_cmgs(self, rest: str) -> list[str] | None:
         return self._ask_for_text("AT+CMGS", rest)
@@ -695,6 +741,11 @@ class Modem:
         return None
 
     def _message(self, command: str, length: int, text: str) -> list[str]:
+        if command.startswith("AT+CNMA"):
+            if not re.fullmatch(r"(?:[0-9A-Fa-f]{2})+", text) or len(text) != 2 * length:
+                raise _cms(304)
+            self._confirm(command.partition("=")[2])
+            return []
         try:
             _, message = read_pdu(text, from_phone=True)
         except FrameError:
@@ -717,12 +768,15 @@ class Modem:
         return [f"+CMGS: {reference}"]
 
     def _keep(self, one: _Stored, memory: str) -> int | None:
+        """Keep a message where there is room; returns its place as shown, None: there is no room."""
+        base = 0
         for name in self._of(memory):
             store = self._stores[name]
             free = next((place for place in range(1, self.persona.stores[name] + 1) if place not in store), None)
             if free is not None:
                 store[free] = one
-                return free
+                return base + free
+            base += self.persona.stores[name]
         return None
 
     def take(self, message: Deliver | StatusReport) -> bool:
@@ -731,30 +785,45 @@ class Modem:
             return False
         pdu, length = write_pdu(message, centre=Address.parse(self.network.centre))
         _, mt, _, ds, _ = self._settings.notify
-        if isinstance(message, StatusReport):
-            if ds == 1:
-                self._unacknowledged.append(pdu)
-                self._notice(f"+CDS: {length}\r\n{pdu}")
-                return True
-            if ds == 0:
-                return True  # nobody wanted to hear of it
-            memory = self._settings.memories[2]
-            place = self._keep(_Stored(_UNREAD, pdu, length, report=True), memory)
-            if place is None:
-                return False
-            self._notice(f'+CDSI: "{memory}",{place}')
-            return True
-        if mt == 2:
-            self._unacknowledged.append(pdu)
-            self._notice(f"+CMT: ,{length}\r\n{pdu}")
-            return True
+        report = isinstance(message, StatusReport)
+        if report and ds == 0:
+            return True  # nobody wanted to hear of it
+        if report and ds == 1:
+            return self._hand_over(message, f"+CDS: {length}\r\n{pdu}")
+        if not report and mt == 2:
+            return self._hand_over(message, f"+CMT: ,{length}\r\n{pdu}")
         memory = self._settings.memories[2]
-        place = self._keep(_Stored(_UNREAD, pdu, length), memory)
+        place = self._keep(_Stored(_UNREAD, pdu, length, report=report), memory)
         if place is None:
             return False
-        if mt == 1:
+        if report:
+            self._notice(f'+CDSI: "{memory}",{place}')
+        elif mt == 1:
             self._notice(f'+CMTI: "{memory}",{place}')
         return True
+
+    def _hand_over(self, message: Deliver | StatusReport, line: str) -> bool:
+        """Say a message instead of keeping it. In service 1 of +CSMS it has to be confirmed before the next one."""
+        if self._settings.service:
+            if self._unconfirmed is not None:
+                return False
+            self._unconfirmed = message
+            self.network.later(self._wait_for_confirmation(message))
+        self._notice(line)
+        return True
+
+    async def _wait_for_confirmation(self, message: Deliver | StatusReport) -> None:
+        """Say no more messages when one is not confirmed: they are kept from now on (27.005, 3.4.4)."""
+        await self.network.sleep(_CONFIRMED_WITHIN_S)
+        if self._unconfirmed is message:
+            self._settings.notify[1] = self._settings.notify[3] = 0
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Let the network send again what was said and not confirmed."""
+        message, self._unconfirmed = self._unconfirmed, None
+        if message is not None:
+            self.network.later(self.network.again(self, message))
 
     # USSD
 
@@ -848,11 +917,11 @@ class Modem:
             return
         said = self.persona.said_of_calls.get(call.state, ())
         if call.state == "ended":
-            if call in self._calls:
+            if call.how == "hung up here":  # V.250, 6.3.6: the answer is OK; NO CARRIER is for what others end
+                said = tuple(line for line in said if line != "NO CARRIER")
+            else:
                 self._calls.remove(call)
-            if call.how in ("BUSY", "NO ANSWER"):
-                said = (call.how,)
-            said = said or ("NO CARRIER",)
+                said = (call.how,) if call.how in ("BUSY", "NO ANSWER") else said or ("NO CARRIER",)
         for line in said:
             self._notice(line)
 

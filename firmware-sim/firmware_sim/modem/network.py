@@ -140,6 +140,9 @@ class Network:
         """`speed` is how much faster its clock goes than ours."""
         self.speed = speed
         self.centre = "+8613800100500"
+        self.accept_s = 0.0
+        """How long it takes to accept a message from a modem."""
+
         self.delay_s = 0.5
         self.report_delay_s = 1.0
         self.retry_s = 5.0
@@ -147,6 +150,9 @@ class Network:
         self.doubles = 0.0
         self.refuses: list[int] = []
         """Causes with which the next messages are refused, one each."""
+
+        self.taking: Callable[[str, Submit], None] = lambda _number, _message: None
+        """Hears of every message that it takes, and from whom."""
 
         self.codes: dict[str, str] = {"*100#": "您的余额为 36.50 元。"}
         self.phones: dict[str, Phone] = {}
@@ -202,6 +208,7 @@ class Network:
         """
         if self.refuses:
             raise Refused(self.refuses.pop(0))
+        self.taking(str(station.number), message)
         reference = next(self._references) % 256
         self.submitted.append(message)
         self.later(self._forward(station, message, reference))
@@ -244,6 +251,11 @@ class Network:
         """Offer a message until it is taken: a store that is full has room some day."""
         while not station.take(message):
             await self.sleep(self.retry_s)
+
+    async def again(self, station: Station, message: Deliver | StatusReport) -> None:
+        """Offer a message again, after a while, that was taken and then could not be kept."""
+        await self.sleep(self.retry_s)
+        await self._offer(station, message)
 
     async def text(
         self, to: str, text: str, *, sender: str, shuffled: bool = False, left_out: frozenset[int] = frozenset()

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import socket
 import tty
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-__all__ = ["Port", "pseudo_terminal"]
+__all__ = ["Port", "SocketPort", "pseudo_terminal", "tcp", "unix_socket"]
 
 _MOST_UNSAID = 1 << 17
 
@@ -83,3 +84,88 @@ async def pseudo_terminal(path: Path) -> AsyncIterator[Port]:
         yield port
     finally:
         port.unplug()
+
+
+class SocketPort:
+    """A socket whose other end is a modem. One client has it at a time: who comes later takes it over.
+
+    ``address`` is where software connects: host and port, or the name of a Unix socket.
+    """
+
+    def __init__(self, address: str | tuple[str, int]) -> None:
+        self.address = address
+        self.feed: Callable[[bytes], None] = lambda _: None
+        self._client: asyncio.Transport | None = None
+
+    def write(self, data: bytes) -> None:
+        """Say something, as fast as it is read; what nobody reads for long is lost."""
+        if self._client is not None and self._client.get_write_buffer_size() < _MOST_UNSAID:
+            self._client.write(data)
+
+    def unplug(self) -> None:
+        """Cut the client off; it may come again."""
+        self.change(None)
+
+    def change(self, client: asyncio.Transport | None) -> None:
+        """Give the line to another client, or to none."""
+        if self._client is not None:
+            self._client.abort()
+        self._client = client
+
+    def heard(self, client: asyncio.Transport, data: bytes) -> None:
+        """Take what a client says, if it still has the line."""
+        if client is self._client:
+            self.feed(data)
+
+    def gone(self, client: asyncio.Transport) -> None:
+        """Have the line free again."""
+        if client is self._client:
+            self._client = None
+
+
+class _Client(asyncio.Protocol):
+    """A connection to a socket port."""
+
+    def __init__(self, port: SocketPort) -> None:
+        self._port = port
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._port.change(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._port.heard(self._transport, data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._port.gone(self._transport)
+
+
+@asynccontextmanager
+async def tcp() -> AsyncIterator[SocketPort]:
+    """Have a port of the loopback address, one that is free, for the length of a block."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with _served(listener, listener.getsockname()) as port:
+            yield port
+
+
+@asynccontextmanager
+async def unix_socket(name: str) -> AsyncIterator[SocketPort]:
+    """Have an abstract Unix socket, one without a file, for the length of a block (Linux only)."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        async with _served(listener, name) as port:
+            yield port
+
+
+@asynccontextmanager
+async def _served(listener: socket.socket, address: str | tuple[str, int]) -> AsyncIterator[SocketPort]:
+    port = SocketPort(address)
+    server = await asyncio.get_running_loop().create_server(lambda: _Client(port), sock=listener)
+    try:
+        yield port
+    finally:
+        server.close()
+        port.unplug()
+        await server.wait_closed()

@@ -1,0 +1,380 @@
+"""What came by phone, read and acted on: each thing once, whoever it is from, in whatever order and pieces."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from firmware_sim.sites import SiteFile, made_up
+from gateway.domain.outbox import DueNotice, Sent, Tried
+from gateway.keyring import Keyring
+from gateway.notify.lanes import rank_of
+from gateway.service.apply_site import apply_site
+from gateway.service.case_commands import close_case
+from gateway.service.due import lease_due
+from gateway.service.phone_messages import Handled, arrival, handle, ring
+from gateway.service.phone_queue import enqueue_notice, letter_for
+from gateway.service.raise_alarm import Press, raise_alarm
+from gateway.service.record import record_attempts
+from gateway.site.load import load
+from gateway.store import outbox, phone_in, phone_out
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool, connect
+from protocols.gsm.address import Address
+from protocols.gsm.coding import Alphabet, DataCoding
+from protocols.gsm.tpdu import Deliver, StatusReport, write_pdu
+from protocols.gsm.userdata import UserData, split
+from protocols.oks import Place, SmsReport, binary, text
+
+MODEM = "861234567890000"
+SIM, GUARDIAN, PERSON = "+8614700000001", "+8613812345678", "+8613700000009"
+TERMINAL = "sim-00001"
+NOW = datetime(2026, 11, 27, 6, 31, 5, tzinfo=UTC)
+
+
+class Phones:
+    """The database with a site, and what modems bring to it."""
+
+    def __init__(self, pool: Pool, directory: Directory, worker: int) -> None:
+        self.pool = pool
+        self.directory = directory
+        self.worker = worker
+
+    async def keep(self, users: Sequence[UserData], sender: str, *, at: datetime = NOW) -> int:
+        async with self.pool.connection() as conn, conn.transaction():
+            key = await phone_in.own_key(conn, self.directory.keyring)
+            new = []
+            for user in users:
+                coding = DataCoding.of(user.alphabet)
+                pdu, length = write_pdu(Deliver(sender=Address.parse(sender), user=user, sent_at=at, coding=coding))
+                new.append(arrival(self.directory, key, modem=MODEM, pdu=pdu, length=length))
+            return await phone_in.add(conn, new, key=key.id)
+
+    async def forget(self) -> None:
+        async with self.pool.connection() as conn:
+            await phone_in.emptied(conn, MODEM)
+
+    async def deal(self) -> list[Handled]:
+        """Deal with everything that is there, as the gateway does."""
+        done = []
+        async with self.pool.connection() as conn:
+            waiting = await phone_in.open_ones(conn, limit=500)
+        for one in waiting:
+            handled = await handle(self.pool, self.directory, one, worker=self.worker)
+            if handled is not None:
+                done.append(handled)
+        return done
+
+    async def says(self, words: str, sender: str, *, at: datetime = NOW) -> Handled:
+        await self.keep(split(words, reference=1), sender, at=at)
+        (done,) = await self.deal()
+        return done
+
+    async def press(self, terminal: str = TERMINAL, *, seq: int = 1) -> Any:
+        return await raise_alarm(
+            self.pool,
+            self.directory,
+            Press(
+                terminal=terminal,
+                transport="mqtt",
+                kinds=("sos",),
+                received_at=NOW,
+                payload=b"",
+                digest=bytes((seq,)),
+                boot=3,
+                seq=seq,
+                pressed_at=NOW.replace(microsecond=412_000),
+            ),
+            worker=self.worker,
+        )
+
+    async def text_out(self, notice: DueNotice, *, reference: int = 7) -> str:
+        """Send the text of a notice as the channel and the pool would."""
+        to = str(notice.party.phone)
+        async with self.pool.connection() as conn:
+            letter = await letter_for(conn, self.directory, number=to, case_id=notice.case.id)
+        job = f"{notice.id}:{notice.channel}"
+        await enqueue_notice(
+            self.pool,
+            self.directory,
+            job=job,
+            kind="sms",
+            notice_id=notice.id,
+            leg_id=notice.leg_id,
+            case_id=notice.case.id,
+            number=notice.number,
+            to=to,
+            text="…",
+            rank=rank_of(notice, first=True),
+            parts=1,
+            letter=letter.letter,
+        )
+        async with self.pool.connection() as conn, conn.transaction():
+            (leased,) = await phone_out.lease(conn, self.worker, modems=[MODEM], calling=[], limit=1)
+            assert leased.id == job
+            await phone_out.add_part(conn, job, part=1, modem=MODEM, reference=reference)
+            await phone_out.end(conn, job, state="sent", modem=MODEM, detail=None)
+        tried = Tried(notice=notice, started_at=datetime.now(UTC), answered_at=datetime.now(UTC), outcome=Sent())
+        await record_attempts(self.pool, self.directory, [tried], worker=self.worker, rng=Random(1))
+        return letter.letter
+
+    async def rows(self, query: str) -> list[tuple[Any, ...]]:
+        async with self.pool.connection() as conn:
+            return await (await conn.execute(query.encode())).fetchall()
+
+
+def site_file() -> SiteFile:
+    site = made_up(2, seed=7)
+    site.give_sim(TERMINAL, SIM)
+    site.give_phone(TERMINAL, PERSON)
+    site.reach_by_phone("sim-guardian", GUARDIAN, [{"kind": "sms"}, {"kind": "voice"}])
+    site.reach_by_phone("sim-community", "02588011234", [{"kind": "sms"}])
+    return site
+
+
+@pytest.fixture
+async def phones(pool: Pool, database: str, keyring: Keyring, tmp_path: Path) -> Any:
+    site_file().save(tmp_path / "site.yaml")
+    await apply_site(pool, keyring, load(tmp_path / "site.yaml").site, prune=False)
+    async with await connect(database, name="test") as session:
+        yield Phones(pool, Directory(keyring), await outbox.register(session, "test"))
+
+
+def of(raised: Any, party: str) -> DueNotice:
+    return next(notice for notice in raised.notices if notice.party.id == party)
+
+
+REPORT = SmsReport(kinds=("sos",), terminal=TERMINAL, boot=3, seq=1, at=NOW, place=Place(32.06, 118.79), battery_pct=88)
+
+
+async def test_the_same_press_by_mqtt_and_in_both_forms_of_sms_is_one_press(phones: Phones) -> None:
+    await phones.press()
+    assert (await phones.says(text.write(REPORT), SIM)).outcome == "alarm repeated"
+    await phones.keep([UserData(Alphabet.DATA, binary.write(REPORT))], SIM)
+    (done,) = await phones.deal()
+    assert done.outcome == "alarm repeated"
+    assert await phones.rows("SELECT count(*), max(urgency) FROM cases") == [(1, 1)]
+    assert await phones.rows("SELECT count(*) FROM alarm") == [(1,)]
+
+
+async def test_what_a_modem_still_holds_is_the_same_message_and_what_comes_after_is_another(phones: Phones) -> None:
+    assert await phones.keep(split("SOS", reference=1), SIM) == 1
+    assert await phones.keep(split("SOS", reference=1), SIM) == 0  # killed between keeping and deleting
+    await phones.deal()
+    assert await phones.keep(split("SOS", reference=1), SIM) == 0
+    await phones.forget()
+    # A service centre whose clock stands still: the next cry for help has the very same octets.
+    assert await phones.keep(split("SOS", reference=1), SIM) == 1
+    assert [done.outcome for done in await phones.deal()] == ["alarm repeated"]
+    (case,) = (await phones.rows("SELECT id FROM cases"))[0]
+    await close_case(phones.pool, phones.directory, case, outcome="helped", confirmed_by="a", note=None)
+    await phones.forget()
+    assert await phones.keep(split("SOS", reference=1), SIM) == 1
+    assert [done.outcome for done in await phones.deal()] == ["alarm opened"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_parts_come_in_any_order_and_twice(phones: Phones, seed: int) -> None:
+    words = "我摔倒了，动不了，" + "在阳台上" * 40 + " SOS"
+    users = split(words, reference=9)
+    order = [*range(len(users)), 0]
+    Random(seed).shuffle(order)
+    outcomes = []
+    for n, place in enumerate(order):
+        await phones.keep([users[place]], SIM, at=NOW.replace(second=n))
+        outcomes += [done.outcome for done in await phones.deal()]
+    assert outcomes[0] == "alarm opened"
+    assert await phones.rows("SELECT count(*) FROM cases WHERE class = 'emergency'") == [(1,)]
+    kinds = (await phones.rows("SELECT kinds FROM cases"))[0][0]
+    assert set(kinds) <= {"sos", "fall"}
+
+
+async def test_a_beginning_that_calls_for_help_does_not_wait_for_the_rest(phones: Phones) -> None:
+    users = split("救命 " + "很长" * 80, reference=9)
+    await phones.keep(users[:1], SIM)
+    (done,) = await phones.deal()
+    assert done.outcome == "alarm opened"
+    assert "2 parts of the message are missing" in (await phones.rows("SELECT problem FROM cases"))[0][0]
+
+
+async def test_parts_that_never_come_are_given_up_with_what_there_is(phones: Phones) -> None:
+    users = split("今天天气很好 " + "很长" * 80, reference=9)
+    await phones.keep(users[1:2], SIM)
+    assert await phones.deal() == []
+    assert await phones.rows("SELECT state FROM phone_in") == [("waiting",)]
+    async with phones.pool.connection() as conn:
+        await conn.execute("UPDATE phone_in SET received_at = received_at - interval '2 minutes'")
+    (done,) = await phones.deal()
+    assert done.outcome == "not understood"
+    assert await phones.rows("SELECT kinds FROM cases") == [(["unreadable"],)]
+
+
+async def test_octets_that_are_no_message_are_kept_and_hold_up_nothing(phones: Phones) -> None:
+    async with phones.pool.connection() as conn, conn.transaction():
+        key = await phone_in.own_key(conn, phones.directory.keyring)
+        broken = [
+            arrival(phones.directory, key, modem=MODEM, pdu=pdu, length=None) for pdu in ("00", "07FFzz", "AB" * 9)
+        ]
+        await phone_in.add(conn, broken, key=key.id)
+    await phones.keep(split("SOS", reference=1), SIM)
+    assert [done.outcome for done in await phones.deal()] == ["stranger"] * 3 + ["alarm opened"]
+
+
+async def test_a_damaged_report_of_a_terminal_is_a_case_to_look_at(phones: Phones) -> None:
+    octets = bytearray(binary.write(REPORT))
+    octets[9] ^= 0x10
+    await phones.keep([UserData(Alphabet.DATA, bytes(octets))], SIM)
+    (done,) = await phones.deal()
+    assert done.outcome == "not understood"
+    assert await phones.rows("SELECT terminal_id, transport, state FROM quarantine") == [(TERMINAL, "sms", "kept")]
+
+
+async def test_who_else_may_raise_an_alarm(phones: Phones) -> None:
+    assert (await phones.says("我在家里 救命", PERSON)).outcome == "alarm opened"
+    assert await phones.rows("SELECT terminal_id, problem FROM cases") == [
+        (TERMINAL, "it came from the person's own phone")
+    ]
+    assert (await phones.says("SOS sim-00002", "+85290000001")).outcome == "stranger"  # no id of ours
+    assert (await phones.says("SOS id:sim-00002", "+85290000001")).outcome == "alarm opened"
+    assert (await phones.says("SOS id:sim-99999", "+85290000001")).outcome == "stranger"
+    assert (await phones.says("SOS", "+85290000001")).outcome == "stranger"
+
+
+async def test_a_stranger_is_kept_some_times_and_then_only_counted(phones: Phones) -> None:
+    for n in range(30):
+        await phones.says(f"loan {n}", "+85290000001", at=NOW.replace(minute=n))
+    assert await phones.rows("SELECT outcome, count(*) FROM phone_in GROUP BY 1 ORDER BY 1") == [
+        ("flood", 10),
+        ("stranger", 20),
+    ]
+    assert await phones.rows("SELECT sum(copies) FROM phone_in WHERE outcome = 'stranger'") == [(30,)]
+    assert await phones.rows("SELECT count(*) FROM phone_in WHERE outcome = 'flood' AND sealed IS NOT NULL") == [(0,)]
+    assert (await phones.says("救命", SIM)).outcome == "alarm opened"
+
+
+async def test_an_answer_counts_for_the_case_it_answers(phones: Phones) -> None:
+    raised = await phones.press()
+    assert await phones.text_out(of(raised, "sim-guardian")) == "A"
+    done = await phones.says("1 十分钟", "13812345678")  # as the network shows it: national
+    assert (done.outcome, done.case_id) == ("answer coming", raised.case_id)
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("answered",)]
+    assert (await phones.says("路上堵车", GUARDIAN)).outcome == "said"
+    assert (await phones.says("0", GUARDIAN, at=NOW.replace(minute=40))).outcome == "answer cannot"
+    assert await phones.rows("SELECT answer FROM answer ORDER BY id") == [("coming",), ("cannot",)]
+
+
+async def test_with_two_cases_a_bare_digit_ends_nothing_and_a_letter_does(phones: Phones) -> None:
+    first, second = await phones.press(), await phones.press("sim-00002")
+    letters = [await phones.text_out(of(one, "sim-guardian")) for one in (first, second)]
+    assert letters == ["A", "B"]
+    done = await phones.says("1", GUARDIAN)
+    assert done.outcome == "ambiguous"
+    assert [reply.number for reply in done.replies] == [GUARDIAN]
+    assert "1A/1B" in done.replies[0].text
+    assert await phones.rows("SELECT count(*) FROM answer") == [(0,)]
+    done = await phones.says("1b", GUARDIAN, at=NOW.replace(minute=33))
+    assert (done.outcome, done.case_id) == ("answer coming", second.case_id)
+    await close_case(phones.pool, phones.directory, second.case_id, outcome="helped", confirmed_by="a", note=None)
+    done = await phones.says("2", GUARDIAN, at=NOW.replace(minute=34))
+    assert (done.outcome, done.case_id) == ("answer arrived", first.case_id)
+
+
+async def test_an_answer_to_a_message_before_another_press_ends_nothing(phones: Phones) -> None:
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    again = await phones.press(seq=2)
+    assert again.how == "joined"
+    assert (await phones.says("1", GUARDIAN)).outcome == "answer coming"
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("pending",)]
+
+
+async def report_of(phones: Phones, status: int, *, number: str = "13812345678", reference: int = 7) -> Handled:
+    report = StatusReport(
+        reference=reference, recipient=Address.parse(number), accepted_at=NOW, ended_at=NOW, status=status
+    )
+    pdu, length = write_pdu(report)
+    async with phones.pool.connection() as conn, conn.transaction():
+        key = await phone_in.own_key(conn, phones.directory.keyring)
+        await phone_in.add(conn, [arrival(phones.directory, key, modem=MODEM, pdu=pdu, length=length)], key=key.id)
+    (done,) = await phones.deal()
+    return done
+
+
+async def test_a_report_confirms_and_a_failed_one_takes_the_next_channel(phones: Phones) -> None:
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    assert (await report_of(phones, 0x21)).outcome == "report trying"
+    assert await phones.rows("SELECT report FROM phone_out") == [("trying",)]
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("delivered",)]
+    done = await report_of(phones, 0x46)
+    assert done.outcome == "report failed"
+    assert [(notice.party.id, notice.channel, notice.spec.kind) for notice in done.notices] == [
+        ("sim-guardian", 1, "voice")
+    ]
+    assert await phones.rows("SELECT state, delivered_at FROM leg WHERE party_id = 'sim-guardian'") == [
+        ("pending", None)
+    ]
+
+
+async def test_a_failed_report_of_the_last_channel_calls_the_fallback_in(phones: Phones) -> None:
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-community"), reference=9)
+    done = await report_of(phones, 0x49, number="02588011234", reference=9)
+    # The fallback of this site has been told already: it is the guardian.
+    assert done.notices == () or all(notice.party.id == "sim-guardian" for notice in done.notices)
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-community'") == [("pending",)]
+
+
+async def test_a_failed_report_after_an_answer_changes_nothing(phones: Phones) -> None:
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    await phones.says("1", GUARDIAN)
+    done = await report_of(phones, 0x46)
+    assert list(done.notices) == []
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("answered",)]
+
+
+async def test_rings(phones: Phones) -> None:
+    async def rings(number: str | None, call: str) -> str:
+        async with phones.pool.connection() as conn, conn.transaction():
+            key = await phone_in.own_key(conn, phones.directory.keyring)
+            await phone_in.add(conn, [ring(phones.directory, key, modem=MODEM, number=number, call=call)], key=key.id)
+        (done,) = await phones.deal()
+        return done.outcome
+
+    assert await rings("14700000001", "a") == "alarm opened"
+    assert await phones.rows("SELECT kinds, count(l.*) FROM cases c JOIN leg l ON l.case_id = c.id GROUP BY 1") == [
+        (["ring"], 6)
+    ]
+    assert await rings("14700000001", "b") == "alarm repeated"
+    assert await rings(None, "c") == "stranger"
+    assert await rings(PERSON, "d") == "unmatched call"
+
+
+async def test_nothing_of_a_closed_case_goes_out(phones: Phones) -> None:
+    raised = await phones.press()
+    notice = of(raised, "sim-guardian")
+    await enqueue_notice(
+        phones.pool,
+        phones.directory,
+        job=f"{notice.id}:0",
+        kind="sms",
+        notice_id=notice.id,
+        leg_id=notice.leg_id,
+        case_id=notice.case.id,
+        number=notice.number,
+        to=GUARDIAN,
+        text="…",
+        rank=0,
+        parts=1,
+        letter="A",
+    )
+    await close_case(phones.pool, phones.directory, raised.case_id, outcome="helped", confirmed_by="a", note=None)
+    async with phones.pool.connection() as conn, conn.transaction():
+        assert await phone_out.lease(conn, phones.worker, modems=[MODEM], calling=[], limit=9) == []
+        await phone_out.strike(conn)
+    assert await phones.rows("SELECT state FROM phone_out") == [("withdrawn",)]
+    assert await lease_due(phones.pool, phones.directory, worker=phones.worker, holding=set(), limit=9) is not None

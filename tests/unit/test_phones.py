@@ -1,0 +1,110 @@
+"""Numbers, answers by SMS and key, and the settings of modems."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway.config import ModemSettings, load
+from gateway.domain.answers import LETTERS, answer_of_key, free_letter, read_answer
+from gateway.domain.phones import masked, tail
+from gateway.embedded.supervisor import as_environment
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ("+8613812345678", "13812345678", "8613812345678", "008613812345678", "138 1234 5678"),
+        ("+862588011234", "02588011234", "025-8801 1234"),
+        ("+861088011234", "01088011234"),
+        ("10086",),
+        ("10690000123456",),
+    ],
+)
+def test_a_number_is_the_same_however_it_is_written(forms: tuple[str, ...]) -> None:
+    assert len({tail(form) for form in forms}) == 1
+
+
+def test_numbers_that_differ_differ() -> None:
+    numbers = ["+8613812345678", "+8613812345679", "+862588011234", "10086", "10010", "Vodafone", "110"]
+    assert len({tail(number) for number in numbers}) == len(numbers)
+
+
+def test_what_a_list_shows_of_a_number_tells_nobody_the_number() -> None:
+    assert masked("+8613812345678") == "+86138****5678"
+    assert masked("10086") == "10086"
+    assert masked("8801123") == "****23"
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "letter"),
+    [
+        ("1", "coming", None),
+        (" １ ", "coming", None),
+        ("1。", "coming", None),
+        ("2", "arrived", None),
+        ("0", "cannot", None),
+        ("1B", "coming", "B"),
+        ("0 c", "cannot", "C"),
+        ("1，10分钟", "coming", None),
+        ("1B 马上", "coming", "B"),
+        ("马上来", "coming", None),
+        ("来不了！", "cannot", None),
+        ("On my way.", "coming", None),
+        ("收到", "accepted", None),
+        ("120 已经叫了", None, None),
+        ("1000", None, None),
+        ("我1点到", None, None),
+        ("help is coming", None, None),
+        ("10086", None, None),
+        ("", None, None),
+        ("1st floor", None, None),
+    ],
+)
+def test_answers_are_read(said: str, answer: str | None, letter: str | None) -> None:
+    read = read_answer(said)
+    assert (read.answer, read.letter) == (answer, letter)
+
+
+def test_minutes_and_words_go_along() -> None:
+    read = read_answer("1，10分钟到")
+    assert (read.answer, read.minutes, read.text) == ("coming", 10, "10分钟到")
+
+
+@given(st.text(max_size=200))
+def test_whatever_is_written_is_an_answer_or_words(said: str) -> None:
+    read = read_answer(said)
+    assert read.answer in (None, "coming", "arrived", "cannot", "accepted")
+    assert read.letter is None or read.letter in LETTERS
+
+
+def test_only_three_keys_answer() -> None:
+    assert [answer_of_key(keys) for keys in ("1", "2", "0", "10", "5", "#1", "")] == [
+        *("coming", "arrived", "cannot", "coming"),
+        *(None, None, None),
+    ]
+
+
+def test_letters_are_given_out_one_by_one() -> None:
+    used: set[str] = set()
+    for expected in LETTERS:
+        assert free_letter(used) == expected
+        used.add(expected)
+    assert free_letter(used) == LETTERS[-1]
+    assert not {"I", "O"} & set(LETTERS)
+
+
+def test_a_pin_is_digits_and_is_never_shown() -> None:
+    with pytest.raises(ValidationError):
+        ModemSettings.model_validate({"path": "/dev/x", "pin": "12a4"})
+    settings = load(modems=[{"path": "/dev/x", "pin": "4711"}])
+    assert "4711" not in json.dumps(settings.shown(), default=str)
+    assert "4711" not in repr(settings)
+
+
+def test_modems_reach_the_programs_of_the_supervisor() -> None:
+    settings = load(modems=[{"path": "/dev/x", "pin": "4711", "power_cycle": ["uhubctl", "{path}"]}])
+    written = json.loads(as_environment(settings)["ONEKEY_MODEMS"])
+    assert [ModemSettings.model_validate(one) for one in written] == settings.modems
