@@ -26,6 +26,7 @@ from api.routes import (
     link,
     metrics,
     operators,
+    phones,
     quarantine,
     series,
     stream,
@@ -89,7 +90,20 @@ def _assembled(lifespan: Any | None) -> FastAPI:
     )
     for module in (
         *(health, cases, legs, tasks, work_orders, operators, figures),
-        *(drills, commands, journal, stream, directory, series, supervision, quarantine, findings, metrics, link),
+        *(
+            drills,
+            commands,
+            journal,
+            stream,
+            directory,
+            series,
+            supervision,
+            phones,
+            quarantine,
+            findings,
+            metrics,
+            link,
+        ),
     ):
         app.include_router(module.router)
 

@@ -40,7 +40,7 @@ from gateway.proof.keeper import Keeper
 from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.phone_book import list_all
-from gateway.store.pool import Pool, open_pool
+from gateway.store.pool import Pool, is_data_error, open_pool
 from gateway.supervise.hearing import Ear
 from gateway.supervise.listener import Listener
 from gateway.supervise.supervisor import Supervisor
@@ -95,9 +95,8 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
 
         webhook = await stack.enter_async_context(WebhookChannel(link=answer_link, dns_servers=settings.dns_servers))
         phone_pool = await stack.enter_async_context(open_pool(database, name="phones", size=4))
-        http_sms = await stack.enter_async_context(
-            HttpSmsChannel(phone_pool, Directory(keyring), link=answer_link, dns_servers=settings.dns_servers)
-        )
+        http_sms = await stack.enter_async_context(HttpSmsChannel(link=answer_link, dns_servers=settings.dns_servers))
+        modem_pool = await stack.enter_async_context(open_pool(database, name="modems", size=4))
         phone_queue = PhoneQueue(database, phone_pool, Directory(keyring), rng=rng)
         responder = None
         if settings.auth_url is not None and settings.auth_seed is not None:
@@ -228,7 +227,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
 
         modems = ModemPool(
             database,
-            phone_pool,
+            modem_pool,
             Directory(keyring),
             settings.modems,
             replica=settings.replica,
@@ -255,10 +254,10 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
                 name="directory",
             )
             tasks.create_task(notify_link.run(lambda _: None), name="notify-link")
-            tasks.create_task(phone_queue.run(), name="phone-queue")
+            tasks.create_task(_restarted("phone-queue", phone_queue.run, rng), name="phone-queue")
             tasks.create_task(_list_phones(phone_pool, keyring, rng), name="phone-book")
-            if settings.modems:
-                tasks.create_task(_restarted("modems", modems.run, rng), name="modems")
+            # Also without a modem: what came by one of a gateway that is gone has to be dealt with.
+            tasks.create_task(_restarted("modems", modems.run, rng), name="modems")
             tasks.create_task(_restarted("procedures", runner.run, rng), name="procedures")
             tasks.create_task(_restarted("proof", keeper.run, rng), name="proof")
             tasks.create_task(_restarted("telemetry", shares.run, rng), name="telemetry")
@@ -276,12 +275,21 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
 
 async def _list_phones(pool: Pool, keyring: Keyring, rng: Random) -> None:
     """Enter numbers from before there was a book of them, once."""
+    try:
+        await _list_all(pool, keyring, rng)
+    except Exception:  # noqa: BLE001 # whoever cannot be found in the book is a stranger by phone, and nothing worse
+        _log.exception("the book of numbers cannot be filled")
+
+
+async def _list_all(pool: Pool, keyring: Keyring, rng: Random) -> None:
     while True:
         try:
             async with pool.connection() as conn:
                 await list_all(conn, keyring)
             return
         except psycopg.Error as exc:
+            if is_data_error(exc):
+                raise
             _log.warning("the book of numbers cannot be filled yet: %s", type(exc).__name__)
             await asyncio.sleep(rng.uniform(0.5, 1.5))
 

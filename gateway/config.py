@@ -57,6 +57,10 @@ class ModemSettings(BaseModel):
     ]
     pin: Annotated[SecretStr | None, Field(description="PIN of its SIM.")] = None
     centre: Annotated[str | None, Field(description="Service centre, where the SIM has none: +8613800…500.")] = None
+    number: Annotated[
+        str | None,
+        Field(description="Its own number: with it, it writes to itself once a day, to prove that it hears."),
+    ] = None
     voice: Annotated[bool, Field(description="May it call people?")] = True
     daily_limit: Annotated[int, Field(ge=1, description="Messages a day that its SIM may send.")] = 1000
     balance_code: Annotated[str | None, Field(description="USSD code that tells the balance, as *100#.")] = None

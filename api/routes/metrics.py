@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from api.dependencies import PoolDep, may
 from gateway.service.access import Right
-from gateway.store import findings, queries
+from gateway.store import findings, modems, queries
 from gateway.store.queries import Figures
 
 __all__ = ["router"]
@@ -30,9 +30,11 @@ async def read_metrics(pool: PoolDep) -> Response:
     async with pool.connection() as conn:
         figures = await queries.figures(conn)
         audit = await findings.figures(conn)
+        phones = await modems.figures(conn)
     now = CollectorRegistry()
     now.register(_Now(figures))
     now.register(_Audit(*audit))
+    now.register(_Phones(*phones))
     return Response(generate_latest(_measured()) + generate_latest(now), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -91,6 +93,20 @@ class _Audit(Collector):
             yield _gauge("onekey_audit_age_seconds", "How long ago the auditor looked.", self._age_s)
             text = "Sites whose fallback has no webhook: the auditor cannot tell them of findings."
             yield _gauge("onekey_audit_deaf_sites", text, self._deaf)
+
+
+class _Phones(Collector):
+    """How the modems are, and what waits for them."""
+
+    def __init__(self, states: dict[str, int], waiting: int, oldest_s: float) -> None:
+        self._states = states
+        self._waiting = waiting
+        self._oldest_s = oldest_s
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield _gauge("onekey_modems", "GSM modems, by state.", {"ready": 0, "dead": 0} | self._states, label="state")
+        yield _gauge("onekey_phone_waiting", "Messages and calls that wait for a modem.", self._waiting)
+        yield _gauge("onekey_phone_oldest_waiting_seconds", "How long the oldest of these has waited.", self._oldest_s)
 
 
 def _gauge(name: str, text: str, value: float | dict[str, int], *, label: str | None = None) -> GaugeMetricFamily:

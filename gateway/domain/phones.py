@@ -2,10 +2,10 @@
 
 import re
 
-__all__ = ["EMERGENCY_NUMBERS", "masked", "tail"]
+__all__ = ["is_emergency_line", "masked", "tail"]
 
-EMERGENCY_NUMBERS = frozenset({"110", "112", "119", "120", "122", "999"})
-"""No machine calls these unless site and licence allow it (D13)."""
+_EMERGENCY = frozenset({"110", "112", "119", "120", "122", "999"})
+_LONGEST_AREA = 4
 
 _TAIL = 10
 
@@ -18,6 +18,12 @@ def tail(number: str) -> str:
     """
     digits = re.sub(r"\D", "", number)
     return digits[-_TAIL:] or number.strip().lower()
+
+
+def is_emergency_line(number: str) -> bool:
+    """Is it 110, 119, 120 or the like, with or without an area in front? No machine calls these by itself (D13)."""
+    digits = re.sub(r"\D", "", number.strip().removeprefix("+86").removeprefix("0086"))
+    return digits[-3:] in _EMERGENCY and len(digits) <= _LONGEST_AREA + 3
 
 
 def masked(number: str) -> str:

@@ -149,6 +149,8 @@ async def _open_sim(
         answer = await port.ask("AT+CPIN?", prefix="+CPIN:", timeout_s=15)
         state = answer.lines[0].partition(":")[2].strip().upper() if answer.ok and answer.lines else ""
         if state == "READY":
+            if settings.pin is not None:  # whoever was killed while it was tried must not be locked out by that
+                await remember_pin(identity.id, "")
             return
         if state in ("SIM PIN", "SIM PUK", "SIM PIN2", "SIM PUK2"):
             break

@@ -23,7 +23,7 @@ from gateway.modems.bring_up import Identity, Refused, Setup, Stopped, bring_up,
 from gateway.modems.pace import Pace
 from protocols.gsm import replies
 from protocols.gsm.at import Notice
-from protocols.gsm.causes import Action, cause_of
+from protocols.gsm.causes import Action, Cause, cause_of
 
 __all__ = ["Arrived", "Called", "Hub", "Modem", "NotSent"]
 
@@ -34,6 +34,9 @@ _READY_AGAIN = ("SMS READY", "SMS DONE", "+QIND: SMS DONE", "CALL READY", "PB DO
 _RESETS = ("AT+CFUN=1,1", "AT+CRESET", "AT^RESET")
 _MOST_RINGS_WITHOUT_NUMBER = 2
 _PATIENCE = 3
+_DUPLICATE = 0xC5
+"""Of a service centre that has a message already."""
+
 _PRESSED = ("+DTMF:", "+RXDTMF:", "+QTONEDET:")
 
 
@@ -159,6 +162,11 @@ class Modem:
         """Can it send now?"""
         return self.state is ModemState.READY and self.busy_with is None and time.monotonic() >= self.paused_until_s
 
+    @property
+    def calling(self) -> bool:
+        """Is a call of ours under way?"""
+        return self._call is not None
+
     def _show(self, state: ModemState, problem: str | None = None) -> None:
         if (state, problem) == (self.state, self.problem):
             return
@@ -194,7 +202,8 @@ class Modem:
                     await self._climb(exc)
             except Exception as exc:  # noqa: BLE001 # whatever a modem makes us stumble over, the others go on (D12)
                 _log.exception("modem %s: a fault of ours", self.id)
-                await self._climb(exc)
+                with contextlib.suppress(ModemGone, ModemSilent):
+                    await self._climb(exc)
             finally:
                 self._close()
 
@@ -261,8 +270,9 @@ class Modem:
                 self._arrived = False
                 await self._sweep()
                 sweep_s = now_s + self.pace.sweep_s
-            if now_s >= look_s and self._call is None:
-                await self._look()
+            if now_s >= look_s:
+                if self._call is None:
+                    await self._look()
                 look_s = now_s + self.pace.look_s
             if any(self._registered.values()):
                 lost_since_s = None
@@ -301,10 +311,10 @@ class Modem:
                 await self._restart()
             return
         self._show(ModemState.RECOVERING, why)
+        if self.rung == 1:
+            return  # it is opened, woken and set up anew
         async with self._turn:
             match self.rung:
-                case 1:
-                    pass  # it is opened, woken and set up anew
                 case 2:
                     await self._radio()
                 case 3:
@@ -365,7 +375,7 @@ class Modem:
             self._direct.append(Arrived(notice.pdu, length))
         elif line.startswith(("+CMTI:", "+CDSI:", "+CMT:", "+CDS:", "^SMMEMFULL", "+SMS FULL")):
             self._arrived = True
-        elif line.startswith("+CLIP:") and self._call is None:
+        elif line.startswith("+CLIP:"):  # calls of ours bring none
             self._rings.append(replies.caller(notice.line))
             self._nameless = 0
         elif line.startswith(("RING", "+CRING")) and self._call is None:
@@ -398,8 +408,10 @@ class Modem:
     async def _sweep(self) -> None:
         """Give everything that has arrived to the caller, and let the modem forget it."""
         assert self._setup is not None
-        for store in self._setup.stores:
-            await self._empty(store)
+        found = [await self._empty(store) for store in self._setup.stores]
+        if not any(found):
+            with contextlib.suppress(Exception):  # it is said again with the next look
+                await self._hub.forgotten(self.id, ())
         self.heard_at = datetime.now(UTC)
 
     async def _take_direct(self) -> None:
@@ -408,7 +420,8 @@ class Modem:
             for _ in direct:
                 self._direct.popleft()
 
-    async def _empty(self, store: str) -> None:
+    async def _empty(self, store: str) -> bool:
+        """Take what lies in a store; False: nothing does."""
         assert self._port is not None
         assert self._setup is not None
         if len(self._setup.stores) > 1:
@@ -422,16 +435,20 @@ class Modem:
             if one.index is not None and not one.from_phone
         ]
         if not found:
-            return
+            return False
         # What got damaged on the line is read again, a few times: once deleted nobody could.
         found = [one for one in found if _sound(one) or self._doubted(one)]
         if not found or not await self._kept(found):
-            return
+            return True
+        deleted = []
         for one in found:
             self._doubts.pop((store, one.index), None)
-            await self._port.ask(f"AT+CMGD={one.index}", timeout_s=self.pace.command_s)
+            if (await self._port.ask(f"AT+CMGD={one.index}", timeout_s=self.pace.command_s)).ok:
+                deleted.append(one)
         with contextlib.suppress(Exception):  # then the same octets count as the same message: nothing is lost by it
-            await self._hub.forgotten(self.id, found)
+            if deleted:
+                await self._hub.forgotten(self.id, deleted)
+        return True
 
     def _doubted(self, one: Arrived) -> bool:
         """Is a message that looks damaged to be taken as it is, since it looked so again and again?"""
@@ -464,7 +481,8 @@ class Modem:
         self._rings.clear()
         for number in numbers:
             await self._keep_ring(number)
-        await self._hang_up()
+        if self._call is None:  # else it ends with our own call
+            await self._hang_up()
 
     async def _keep_ring(self, number: str | None) -> None:
         try:
@@ -512,8 +530,12 @@ class Modem:
         except ModemSilent as exc:
             self._fail(exc)
             raise NotSent("the modem did not say whether it was sent", Action.ELSEWHERE, unsure=True) from None
+        if answer.ok and not answer.lines:
+            raise NotSent("the modem did not say under which reference it was sent", Action.ELSEWHERE, unsure=True)
         if not answer.ok:
             cause = cause_of(answer.final)
+            if cause.action is Action.DONE and answer.final.code != _DUPLICATE:
+                cause = Cause(cause.text, Action.ELSEWHERE)
             if cause.action is Action.CLEAR_STORE:
                 self._arrived = True
                 self._wake.set()
@@ -521,7 +543,7 @@ class Modem:
                 self._failed_once(Refused("AT+CMGS", cause))
             raise NotSent(cause.text, cause.action)
         self.failures = 0
-        reference = replies.number_of(replies.fields(answer.lines[0])[0]) if answer.lines else None
+        reference = replies.number_of(replies.fields(answer.lines[0])[0])
         return -1 if reference is None else reference % 256
 
     def _failed_once(self, exc: Exception) -> None:
@@ -531,6 +553,11 @@ class Modem:
             self.failures = 0
             self.paused_until_s = time.monotonic() + self.pace.pause_s
             self._fail(exc)
+
+    def suspect(self, why: str) -> None:
+        """Have it taken off the network and back, for a reason that it does not know itself."""
+        self.rung = max(self.rung, 1)
+        self._fail(Refused("self-test", Cause(why, Action.WAIT)))
 
     def _fail(self, exc: Exception) -> None:
         self._wrong = exc
@@ -552,7 +579,10 @@ class Modem:
                 raise NotSent(cause_of(answer.final).text, Action.ELSEWHERE)
             async with asyncio.timeout(self.pace.send_s):
                 return await self._ussd
-        except (TimeoutError, ModemSilent):
+        except ModemSilent as exc:
+            self._fail(exc)
+            raise NotSent("the modem does not answer", Action.ELSEWHERE) from None
+        except TimeoutError:
             raise NotSent("the network does not answer the code", Action.ELSEWHERE) from None
         except ModemGone:
             raise NotSent("the modem was pulled out", Action.ELSEWHERE) from None
@@ -589,8 +619,12 @@ class Modem:
             raise NotSent("the modem does not answer", Action.ELSEWHERE) from None
         finally:
             self._call = None
-            with contextlib.suppress(ModemGone, ModemSilent):
+            try:
                 await self._hang_up()
+            except ModemGone:
+                self._wake.set()
+            except ModemSilent as exc:
+                self._fail(exc)
 
     async def _follow(
         self, port: ModemPort, call: "_Call", progress: Callable[[CallState], Awaitable[None]], ring_s: float

@@ -26,6 +26,8 @@ class Pace:
         ring_s: How long a call may ring.
         talk_s: How long a call may last that was picked up.
         poll_s: How often a call is looked at.
+        self_test_s: How often one that knows its own number writes to itself.
+        echo_s: How long that message may take to come back.
     """
 
     find_s: float = 0.5
@@ -44,3 +46,5 @@ class Pace:
     ring_s: float = 35.0
     talk_s: float = 20.0
     poll_s: float = 1.0
+    self_test_s: float = 86_400.0
+    echo_s: float = 900.0

@@ -7,12 +7,15 @@ which process lives. A modem sends some ten to twenty messages a minute: calls f
 import asyncio
 import contextlib
 import glob
+import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,11 +34,13 @@ from gateway.service import call_backs, modem_troubles
 from gateway.service.case_work import WorkingDay
 from gateway.service.phone_messages import Reply
 from gateway.service.phone_queue import about, enqueue_own
+from gateway.service.telemetry import store_states
 from gateway.store import modems as store
 from gateway.store import phone_out
 from gateway.store.directory import Directory
 from gateway.store.phone_out import Job
-from gateway.store.pool import Pool, connect
+from gateway.store.pool import Pool, connect, is_data_error
+from gateway.store.telemetry import StateRow
 from protocols.gsm.address import Address
 from protocols.gsm.causes import Action
 from protocols.gsm.coding import DataCoding
@@ -51,10 +56,15 @@ _LOOK_S = 1.0
 _SHOW_S = 5.0
 _VALID = timedelta(hours=6)
 _MOST_TRIES = 12
+_MOST_FAULTS = 3
+_CALLS, _ALL = 1, 9
+"""Ranks: calls for help, and everything."""
+
 _LONGEST_RETRY = timedelta(minutes=2)
 _TELL_AFTER_S = 60.0
 _BALANCE_EVERY_S = 86_400.0
 _TROUBLES = (ModemState.DEAD, ModemState.STOPPED, ModemState.GONE)
+_SELF_TEST = "onekey self-test"
 _AMOUNT = re.compile(r"(-?\d+(?:\.\d{1,2})?)\s*(?:元|yuan|CNY|RMB)", re.IGNORECASE)
 
 
@@ -77,6 +87,14 @@ def pdus(number: str, text: str, *, reference: int, report: bool = True) -> list
         )
         for user in split(text, reference=reference)
     ]
+
+
+@dataclass(slots=True)
+class _Test:
+    """A message of a modem to itself."""
+
+    sent_s: float
+    heard: bool = False
 
 
 class ModemPool:
@@ -115,6 +133,8 @@ class ModemPool:
             worker=worker,
             reply=self._reply,
             heard=self._heard,
+            note=self._note_state,
+            mine=lambda name: any(one.id == name for one in self.modems),
             rng=rng,
             observe=observe,
         )
@@ -129,6 +149,8 @@ class ModemPool:
         self._busy_s: dict[str, float] = {}
         self._asked_balance_s: dict[str, float] = {}
         self._low: set[str] = set()
+        self._asking: set[str] = set()
+        self._tests: dict[str, _Test] = {}
 
     @property
     def modems(self) -> list[Modem]:
@@ -141,10 +163,14 @@ class ModemPool:
 
     async def run(self) -> None:
         """Keep the modems in service until cancelled."""
+        # Whatever ended the last time, nothing of it goes on.
+        self._modems.clear()
+        self._doing.clear()
+        self._unrecorded.clear()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            tasks.create_task(self._find(), name="modems-find")
-            tasks.create_task(self._arrivals.run(), name="modems-arrivals")
+            tasks.create_task(self._lasting(self._find), name="modems-find")
+            tasks.create_task(self._lasting(self._arrivals.run), name="modems-arrivals")
             tasks.create_task(self._lasting(self._listen), name="modems-listen")
             tasks.create_task(self._lasting(self._give_out), name="modems-give-out")
             tasks.create_task(self._lasting(self._report), name="modems-report")
@@ -160,6 +186,18 @@ class ModemPool:
                 _log.exception("a part of the modems failed")
             await asyncio.sleep(self._rng.uniform(0.2, 0.6))
 
+    def _aside(self, work: Awaitable[None], *, name: str) -> None:
+        """Do something beside everything else; what goes wrong in it ends only itself (D12)."""
+        assert self._tasks is not None
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception:  # noqa: BLE001 # see above
+                _log.exception("%s failed", name)
+
+        self._tasks.create_task(guarded(), name=name)
+
     # Which there are
 
     async def _find(self) -> None:
@@ -172,7 +210,7 @@ class ModemPool:
                     if path not in self._modems:
                         modem = Modem(path, one, self, pace=self._pace, turn=self._turn)
                         self._modems[path] = modem
-                        self._tasks.create_task(modem.run(), name="modem")
+                        self._tasks.create_task(self._lasting(modem.run), name="modem")
             await asyncio.sleep(self._pace.find_s)
 
     # The hub of the drivers
@@ -197,15 +235,26 @@ class ModemPool:
 
     async def pin_refused(self, modem: str, pin: str) -> bool:
         """Was this PIN tried before, and not right?"""
-        async with self._pool.connection() as conn:
-            return await store.pin_refused(conn, modem, self._directory.keyring.mac("pin", modem, pin))
+        mac, refused = self._directory.keyring.mac("pin", modem, pin), True
+
+        async def ask() -> None:
+            nonlocal refused
+            async with self._pool.connection() as conn:
+                refused = await store.pin_refused(conn, modem, mac)
+
+        await self._surely(ask)  # that the database is away is no fault of the modem
+        return refused
 
     async def remember_pin(self, modem: str, pin: str) -> None:
         """Remember what is tried; nothing: it was right."""
         mac = self._directory.keyring.mac("pin", modem, pin) if pin else None
         path = next((str(one.path) for one in self.modems if one.id == modem), modem)
-        async with self._pool.connection() as conn:
-            await store.remember_pin(conn, modem, mac, replica=self._replica, path=path)
+
+        async def write() -> None:
+            async with self._pool.connection() as conn:
+                await store.remember_pin(conn, modem, mac, replica=self._replica, path=path)
+
+        await self._surely(write)
 
     # What goes out
 
@@ -229,13 +278,16 @@ class ModemPool:
             if time.monotonic() - checked_s > _SHOW_S:
                 checked_s = time.monotonic()
                 await self._count(worker)
-            while free := [modem for modem in self.modems if modem.ready and not self._spent(modem)]:
+            while free := self._free():
                 async with self._pool.connection() as conn, conn.transaction():
                     jobs = await phone_out.lease(
                         conn,
                         worker,
                         modems=[modem.id for modem in free],
                         calling=[modem.id for modem in free if modem.settings.voice],
+                        holding=[*self._doing, *self._unrecorded],
+                        # Calls for help know no limit.
+                        most_rank=_CALLS if all(map(self._spent, free)) else _ALL,
                         limit=len(free),
                     )
                     known = {job.id: await phone_out.last_modem(conn, job.peer) for job in jobs}
@@ -244,6 +296,11 @@ class ModemPool:
                     await self._again(job, timedelta(0), job.avoid, "another job was quicker")
                 if not jobs or left:
                     break
+
+    def _free(self) -> list[Modem]:
+        """Return who could send now: those whose SIM may, or, if there are none, the others for calls for help."""
+        ready = [modem for modem in self.modems if modem.ready]
+        return [modem for modem in ready if not self._spent(modem)] or ready
 
     async def _count(self, worker: int) -> None:
         midnight = datetime.now(UTC).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -293,6 +350,8 @@ class ModemPool:
                 await self._send(modem, job, body)
         except Exception:  # noqa: BLE001 # one message must not end the others (D12); `requeue` finds it again
             _log.exception("something could not be carried out", extra={"modem": modem.id})
+            if job.tries >= _MOST_FAULTS:
+                await self._surely(lambda: self._end(job, "failed", modem.id, "a fault of the gateway"))
         finally:
             self._busy_s[modem.id] = self._busy_s.get(modem.id, 0.0) + time.monotonic() - began_s
             modem.busy_with = None
@@ -301,17 +360,18 @@ class ModemPool:
 
     async def _send(self, modem: Modem, job: Job, body: dict[str, Any]) -> None:
         try:
-            parts = pdus(body["number"], body["text"], reference=int.from_bytes(job.id.encode()[-2:], "big"))
+            # The same for every try, and for texts of several cases hardly ever the same.
+            parts = pdus(body["number"], body["text"], reference=hashlib.sha256(job.id.encode()).digest()[0])
         except (ValueError, KeyError) as exc:
             why = f"it cannot be sent: {exc}"
             await self._surely(lambda: self._end(job, "failed", None, why))
             return
         done: set[int] = set()
-        taken: list[tuple[int, int]] = []
         if job.tries > 1 and len(parts) > 1:
             async with self._pool.connection() as conn:
                 done = await phone_out.parts_sent(conn, job.id, modem=modem.id)
         self._observe("sms_sending")
+        reference: int | None = None
         for number, (pdu, length) in enumerate(parts, start=1):
             if number in done:
                 continue
@@ -319,41 +379,41 @@ class ModemPool:
                 reference = await modem.send(pdu, length)
             except NotSent as exc:
                 if exc.action is not Action.DONE:
-                    await self._surely(lambda: self._parts(job, modem.id, taken))
                     await self._not_sent(modem, job, exc)
                     return
                 continue
             self._sent[modem.id] = self._sent.get(modem.id, 0) + 1
-            taken.append((number, reference))
+            if number < len(parts):  # at once: its report may come before the last part is out
+                self._aside(self._surely(partial(self._part, job, number, modem.id, reference)), name="modem-part")
         self._observe("sms_sent")
         # It is written down while the modem goes on with the next.
-        assert self._tasks is not None
         self._unrecorded.add(job.id)
-        self._tasks.create_task(self._record(job, modem.id, taken), name="modem-record")
+        self._aside(self._record(job, modem.id, len(parts), reference), name="modem-record")
 
-    async def _record(self, job: Job, modem: str, taken: Sequence[tuple[int, int]]) -> None:
+    async def _record(self, job: Job, modem: str, part: int, reference: int | None) -> None:
         try:
-            await self._surely(lambda: self._accepted(job, modem, taken))
+            await self._surely(lambda: self._accepted(job, modem, part, reference))
         finally:
             self._unrecorded.discard(job.id)
 
-    async def _accepted(self, job: Job, modem: str, taken: Sequence[tuple[int, int]]) -> None:
+    async def _accepted(self, job: Job, modem: str, part: int, reference: int | None) -> None:
         async with self._pool.connection() as conn, conn.transaction():
-            for part, reference in taken:
+            if reference is not None:
                 await phone_out.add_part(conn, job.id, part=part, modem=modem, reference=reference)
             await phone_out.end(conn, job.id, state="sent", modem=modem, detail="accepted by the network")
 
-    async def _parts(self, job: Job, modem: str, taken: Sequence[tuple[int, int]]) -> None:
-        async with self._pool.connection() as conn, conn.transaction():
-            for part, reference in taken:
-                await phone_out.add_part(conn, job.id, part=part, modem=modem, reference=reference)
+    async def _part(self, job: Job, part: int, modem: str, reference: int) -> None:
+        async with self._pool.connection() as conn:
+            await phone_out.add_part(conn, job.id, part=part, modem=modem, reference=reference)
 
     async def _end(self, job: Job, state: str, modem: str | None, detail: str, keys: str | None = None) -> None:
         async with self._pool.connection() as conn:
             await phone_out.end(conn, job.id, state=state, modem=modem, detail=detail, keys=keys)
 
     async def _not_sent(self, modem: Modem, job: Job, exc: NotSent) -> None:
-        if exc.action in (Action.RECIPIENT, Action.OURS) or job.tries >= _MOST_TRIES:
+        # What one modem does not understand another may.
+        hopeless = exc.action is Action.RECIPIENT or (exc.action is Action.OURS and job.tries >= _MOST_FAULTS)
+        if hopeless or job.tries >= _MOST_TRIES:
             await self._surely(lambda: self._end(job, "failed", modem.id, str(exc)))
             return
         avoid = list(job.avoid)
@@ -373,14 +433,19 @@ class ModemPool:
             await phone_out.again(conn, job.id, after=delay, avoid=avoid, detail=detail)
 
     async def _call(self, modem: Modem, job: Job, body: dict[str, Any]) -> None:
-        async def progress(state: CallState) -> None:
-            await self._surely(lambda: self._progress(job, state))
+        news: asyncio.Queue[CallState | None] = asyncio.Queue()
 
+        async def progress(state: CallState) -> None:
+            news.put_nowait(state)  # nothing of the call waits for the database
+
+        self._aside(self._tell_progress(job, news), name="modem-progress")
         try:
             called = await modem.call(body["number"], progress=progress)
         except NotSent as exc:
             await self._not_sent(modem, job, exc)
             return
+        finally:
+            news.put_nowait(None)
         await self._surely(
             lambda: call_backs.end_call(
                 self._pool,
@@ -393,9 +458,13 @@ class ModemPool:
             )
         )
         state = "sent" if called.picked_up else "failed"
-        await progress(called.how)
+        await self._surely(lambda: self._progress(job, called.how))
         detail = "picked up" if called.picked_up else called.how.value
         await self._surely(lambda: self._end(job, state, modem.id, detail, called.keys or None))
+
+    async def _tell_progress(self, job: Job, news: asyncio.Queue[CallState | None]) -> None:
+        while (state := await news.get()) is not None:
+            await self._surely(partial(self._progress, job, state))
 
     async def _progress(self, job: Job, state: CallState) -> None:
         await modem_troubles.note_call(self._pool, self._directory, job, state)
@@ -406,20 +475,25 @@ class ModemPool:
             try:
                 await write()
                 return
-            except psycopg.OperationalError as exc:
+            except psycopg.Error as exc:
+                if is_data_error(exc):
+                    raise
                 _log.warning("what a modem did cannot be written down yet: %s", type(exc).__name__)
                 await asyncio.sleep(self._rng.uniform(0.2, 0.6))
 
     def _reply(self, replies: Sequence[Reply]) -> None:
         """Write somebody back who is to say something again."""
-        assert self._tasks is not None
 
         async def queue() -> None:
             async with self._pool.connection() as conn, conn.transaction():
                 for one in replies:
                     await enqueue_own(conn, self._directory, one.number, one.text, rank=1)
 
-        self._tasks.create_task(self._surely(queue), name="modems-reply")
+        self._aside(self._surely(queue), name="modems-reply")
+
+    def _note_state(self, state: StateRow) -> None:
+        """Note what a terminal says of itself, which nobody waits for."""
+        self._aside(store_states(self._pool, [state]), name="modems-state")
 
     # How they are
 
@@ -430,7 +504,7 @@ class ModemPool:
                 async with asyncio.timeout(_SHOW_S):
                     await self._show.wait()
             self._show.clear()
-            for modem in self.modems:
+            for modem in self._shown():
                 async with self._pool.connection() as conn:
                     await store.show(
                         conn,
@@ -444,11 +518,17 @@ class ModemPool:
                         operator=modem.operator,
                         signal_dbm=modem.signal_dbm,
                         busy=modem.busy_with is not None,
+                        voice=modem.settings.voice,
                         since=modem.since,
                         heard_at=modem.heard_at,
                     )
                 await self._look_after(modem)
             await asyncio.sleep(min(0.2, self._pace.find_s))
+
+    def _shown(self) -> list[Modem]:
+        """Return the modems, each once: one that came back at another port is not gone."""
+        there = {modem.id for modem in self.modems if modem.state is not ModemState.GONE}
+        return [modem for modem in self.modems if modem.state is not ModemState.GONE or modem.id not in there]
 
     async def _look_after(self, modem: Modem) -> None:
         lost_s = (datetime.now(UTC) - modem.since).total_seconds()
@@ -456,37 +536,78 @@ class ModemPool:
         if modem.state in _TROUBLES and lost_s >= patience_s:
             await modem_troubles.raise_trouble(self._pool, self._directory, modem.id, modem.problem or modem.state)
         elif modem.state is ModemState.READY:
-            if modem.id not in self._low:
-                await modem_troubles.settle_trouble(self._pool, self._directory, modem.id)
+            # Before it said which one it is, its trouble was that of its port.
+            for name in {modem.id, str(modem.path)} - self._low:
+                await modem_troubles.settle_trouble(self._pool, self._directory, name)
+            if modem.ready and modem.id not in self._asking:
+                self._asking.add(modem.id)
+                self._aside(self._ask(modem), name="modems-ask")
+
+    async def _ask(self, modem: Modem) -> None:
+        """Ask what takes its time: nobody else is kept waiting by it."""
+        try:
             await self._ask_balance(modem)
+            await self._test_itself(modem)
+        finally:
+            self._asking.discard(modem.id)
+
+    async def _test_itself(self, modem: Modem) -> None:
+        """Let a modem write to itself now and then: some answer to everything, and hear nothing for days."""
+        number, now_s = modem.settings.number, time.monotonic()
+        if number is None or not modem.ready:
+            return
+        test = self._tests.get(modem.id)
+        if test is not None and not test.heard:
+            if now_s - test.sent_s > self._pace.echo_s:
+                del self._tests[modem.id]
+                modem.suspect("a message to itself did not come back")
+            return
+        if test is not None and now_s - test.sent_s < self._pace.self_test_s:
+            return
+        try:
+            await self._send_itself(modem, number, f"{_SELF_TEST} {datetime.now(UTC):%Y-%m-%d %H:%M}")
+            self._tests[modem.id] = _Test(now_s)
+        except (NotSent, ValueError) as exc:
+            _log.warning("modem %s cannot write to itself: %s", modem.id, exc)
+            self._tests[modem.id] = _Test(now_s, heard=True)  # that it cannot send is noticed otherwise
 
     async def _ask_balance(self, modem: Modem) -> None:
         code, to = modem.settings.balance_code, modem.settings.balance_to
-        if (code is None and to is None) or modem.busy_with is not None:
+        if (code is None and to is None) or not modem.ready:
             return
         asked_s = self._asked_balance_s.get(modem.id)
         if asked_s is not None and time.monotonic() - asked_s < _BALANCE_EVERY_S:
             return
         self._asked_balance_s[modem.id] = time.monotonic()
-        if code is None:
-            assert to is not None
-            async with self._pool.connection() as conn, conn.transaction():
-                await enqueue_own(conn, self._directory, to, modem.settings.balance_text, rank=2)
-            return
+        said = None
         try:
-            said = await modem.ask_network(code)
-        except NotSent as exc:
+            if code is not None:
+                said = await modem.ask_network(code)
+            elif to is not None:
+                await self._send_itself(modem, to, modem.settings.balance_text)  # its answer comes as a message
+        except (NotSent, ValueError) as exc:
             _log.warning("modem %s does not tell its balance: %s", modem.id, exc)
-            return
-        if said.text is not None:
+        if said is not None and said.text is not None:
             await self._note_balance(modem, said.text)
 
-    async def _heard(self, modem_id: str, sender: str, text: str) -> None:
-        """Look whether what a stranger writes is the operator's answer about the balance."""
+    async def _send_itself(self, modem: Modem, to: str, text: str) -> None:
+        """Send a message by this modem and no other, beside the queue."""
+        modem.busy_with = "itself"
+        try:
+            for pdu, length in pdus(to, text, reference=0, report=False):
+                await modem.send(pdu, length)
+        finally:
+            modem.busy_with = None
+            self._wake.set()
+
+    def _heard(self, modem_id: str, sender: str, text: str) -> None:
+        """Look whether what a stranger writes is our own test, or the operator's answer about the balance."""
+        if text.startswith(_SELF_TEST) and (test := self._tests.get(modem_id)) is not None:
+            test.heard = True
         for modem in self.modems:
             to = modem.settings.balance_to
             if modem.id == modem_id and to is not None and tail(sender) == tail(to):
-                await self._note_balance(modem, text)
+                self._aside(self._note_balance(modem, text), name="modems-balance")
 
     async def _note_balance(self, modem: Modem, text: str) -> None:
         match = _AMOUNT.search(text)

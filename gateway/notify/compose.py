@@ -201,13 +201,17 @@ def _language(notice: DueNotice) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """The parts of the sentence of a message. ``own`` is the sentence of the plan's own template, if it has one."""
+    """The parts of the sentence of a message.
+
+    ``place`` are measured coordinates, ``own`` is the sentence of the plan's own template, if it has one.
+    """
 
     language: str
     lead: str
     what: str
     who: str
     where: str
+    place: str | None
     colon: str
     pause: str
     at: datetime
@@ -228,11 +232,19 @@ def spoken(notice: DueNotice, *, now: datetime) -> Spoken:
         what=part.what,
         who=part.who,
         where=part.where,
+        place=_measured(part.place.location),
         colon=words.colon,
         pause=words.pause,
         at=case.received_at.astimezone(zone),
         own=None if notice.template.get(language) is None else _sentence(notice, part),
     )
+
+
+def _measured(location: Mapping[str, Any] | None) -> str | None:
+    """Return where a terminal says that it is; what is registered stands in the address already."""
+    if location is None or location.get("source") not in ("gnss", "wifi", "cell"):
+        return None
+    return f"{location['lat']:.4f},{location['lon']:.4f}"
 
 
 def _lead(notice: DueNotice, words: "_Words") -> str:

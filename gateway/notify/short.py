@@ -1,7 +1,8 @@
 """What an SMS says: as much as fits, the address always, and how to answer (R1, R6).
 
 A text of the GSM alphabet has room for 160 characters, or 153 in each of several messages; any other, as Chinese, for
-70, or 67. What is left out when it would not fit: first the link, then the time, then what is spoken at length.
+70, or 67. What is left out when it would not fit: first the link, then the time, then where the
+terminal says it is, then what is spoken at length.
 """
 
 from datetime import datetime
@@ -12,6 +13,7 @@ from protocols.gsm.userdata import split
 
 __all__ = ["compose_short", "parts_of"]
 
+_PLACE = {"zh": "位置", "en": "at "}
 _NO_ANSWER = frozenset({"closed", "withdrawn", "location"})
 
 
@@ -20,22 +22,28 @@ def parts_of(text: str) -> int:
     return len(split(text, reference=0))
 
 
-def compose_short(notice: DueNotice, *, now: datetime, link: str | None, letter: str | None, parts: int) -> str:
+def compose_short(
+    notice: DueNotice, *, now: datetime, link: str | None, letter: str | None, parts: int, replies: bool = True
+) -> str:
     """Return the text of `notice`, in at most `parts` messages.
 
-    `letter` names the case in answers, None where it is the only one; `link` is the signed page.
+    `letter` names the case in answers, None where it is the only one; `link` is the signed page. Without `replies`
+    nobody can write back, and the page is the only way to answer.
     """
     said = spoken(notice, now=now)
     asks = notice.reason not in _NO_ANSWER
-    answers = _answers(said.language, letter) if asks else ""
+    answers = _answers(said.language, letter) if asks and replies else ""
     shown = f" {link}" if link is not None and asks else ""
     time = f" {said.at:%H:%M}"
+    place = "" if said.place is None else f" {_PLACE[said.language]}{said.place}"
     whole, short = _body(said), _brief(said)
+    end = answers if replies else shown  # the way to answer stays to the last
     for text in (
-        f"{whole}{time}{answers}{shown}",
-        f"{whole}{time}{answers}",
-        f"{whole}{answers}",
-        f"{short}{answers}",
+        f"{whole}{place}{time}{answers}{shown}",
+        f"{whole}{place}{time}{end}",
+        f"{whole}{place}{end}",
+        f"{whole}{end}",
+        f"{short}{end}",
     ):
         if parts_of(text) <= parts:
             return text

@@ -32,8 +32,10 @@ async def end_call(
 
     Where somebody picked up and pressed nothing the task stays with its human.
     """
-    if job.case_id is None or job.step_id is None or (picked_up and not keys):
+    if job.case_id is None or job.step_id is None:
         return
+    if not keys and (picked_up or how not in (CallState.NO_ANSWER, CallState.BUSY)):
+        return  # a call that could not be made says nothing of the person
     async with pool.connection() as conn, conn.transaction():
         work = await locked(conn, directory, job.case_id)
         if keys:

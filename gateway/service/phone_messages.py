@@ -39,16 +39,19 @@ from protocols.gsm.userdata import UserData, joined
 from protocols.oks import SmsReport, binary, text
 from schemas.reports import Fix
 
-__all__ = ["Handled", "Reply", "arrival", "handle", "ring"]
+__all__ = ["Handled", "Reply", "arrival", "give_up", "handle", "ring"]
 
 _log = logging.getLogger(__name__)
 
 _TRANSPORT = "sms"
 _SEAL = "phone_in"
-_PARTS_COME_WITHIN_S = 90.0
+_PARTS_COME_WITHIN = timedelta(seconds=90)
 _STRANGER_HOUR = 20
 _STRANGERS_HOUR = 500
+_CRIES_HOUR = 3
+_SHORT = 30
 _HOUR = timedelta(hours=1)
+_CRY, _BROKEN = "call for help", "broken"
 _VIA = "sms"
 _REPORTS = {
     Status.DELIVERED: "delivered",
@@ -121,6 +124,7 @@ async def handle(pool: Pool, directory: Directory, came: Came, *, worker: int | 
         if came.id not in {part.id for part in parts}:
             return None
         said = await _opened(conn, directory, parts)
+        used: Sequence[int] = [came.id]
         match came.kind:
             case "report":
                 done = await _report(conn, directory, came, said[0], worker=worker)
@@ -129,14 +133,29 @@ async def handle(pool: Pool, directory: Directory, came: Came, *, worker: int | 
             case _:
                 message = _whole(parts, said)
                 if message is None:
-                    await phone_in.wait(conn, [part.id for part in parts])
+                    await phone_in.wait(conn, [part.id for part in parts], longest=_PARTS_COME_WITHIN)
                     return None
+                used = message.used
                 done = await _message(conn, directory, came, message, worker=worker)
         if done.outcome == "flood":
             await phone_in.count_only(conn, came)
         else:
-            await phone_in.handled(conn, [part.id for part in parts], outcome=done.outcome, case_id=done.case_id)
+            await phone_in.handled(conn, used, outcome=done.outcome, case_id=done.case_id)
         return done
+
+
+async def give_up(pool: Pool, directory: Directory, came: Came, *, worker: int | None) -> Handled:
+    """Open a case for something that we fail on again and again: it may be a call for help (I2, D12).
+
+    Raises:
+        NoSite: Nobody could be told, because no site is set up.
+    """
+    async with pool.connection() as conn, conn.transaction():
+        said = (await _opened(conn, directory, [came]))[0]
+        reason = "the gateway fails on something that came by phone"
+        raised = await _look_at(conn, directory, came, str(said).encode(), None, reason, worker=worker)
+        await phone_in.handled(conn, [came.id], outcome="given up", case_id=raised.case_id)
+        return Handled(outcome="given up", case_id=raised.case_id, notices=raised.notices)
 
 
 async def _opened(conn: Connection, directory: Directory, parts: Sequence[Came]) -> list[dict[str, Any]]:
@@ -153,12 +172,17 @@ async def _opened(conn: Connection, directory: Directory, parts: Sequence[Came])
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """A message as far as it is there. ``octets`` are what is kept of it where nobody understands it."""
+    """A message as far as it is there. ``octets`` are what is kept of it where nobody understands it.
+
+    ``used`` are the rows that it is made of, copies included; ``begins``: its first part is there.
+    """
 
     sender: str
     user: UserData | None
     octets: bytes
     missing: int
+    begins: bool
+    used: Sequence[int]
 
     @property
     def text(self) -> str:
@@ -171,22 +195,26 @@ def _whole(parts: Sequence[Came], said: Sequence[dict[str, Any]]) -> _Message | 
     A beginning that calls for help is not kept waiting: the rest only says more of it (I2).
     """
     users: dict[int, UserData] = {}
+    used: list[int] = []
     sender, octets = "", b""
     for part, value in zip(parts, said, strict=True):
         pdu = str(value.get("pdu", ""))
-        octets += pdu.encode()
         try:
             _, message = read_pdu(pdu, from_phone=False, length=value.get("length"))
         except FrameError:
-            continue
+            message = None
         if isinstance(message, Deliver):
+            # Another text may have the same reference: its parts differ, and have their turn afterwards.
+            if users.setdefault(part.part, message.user) != message.user:
+                continue
             sender = str(message.sender)
-            users.setdefault(part.part, message.user)
+        octets += pdu.encode()
+        used.append(part.id)
     total = parts[0].parts
     missing = total - len(users)
     user = joined([users[place] for place in sorted(users)]) if users else None
-    whole = _Message(sender, user, octets, missing)
-    late = max(part.age_s for part in parts) > _PARTS_COME_WITHIN_S
+    whole = _Message(sender, user, octets, missing, 1 in users or total == 1, used)
+    late = max(part.age_s for part in parts) >= _PARTS_COME_WITHIN.total_seconds()
     if missing and total > 1 and not late and _alarm(whole) is None:
         return None
     return whole
@@ -207,27 +235,77 @@ async def _message(
     conn: Connection, directory: Directory, came: Came, message: _Message, *, worker: int | None
 ) -> Handled:
     owners = await phone_book.owners(conn, directory.keyring, message.sender) if message.sender else Owners()
+    if not message.begins and (case := await phone_in.rest_of(conn, came)) is not None:
+        return Handled(outcome="the rest of an alarm", case_id=case)
     alarm = _alarm(message)
     asked = [] if came.peer is None else await phone_out.asked_of(conn, bytes(came.peer))
-    named = alarm is not None and alarm.terminal is not None
-    if asked and not owners.terminals and not named:
+    # Who answers may be somebody who is protected as well: their own call for help is one.
+    own = alarm is not None and (alarm.terminal is not None or bool(owners.persons))
+    if asked and not owners.terminals and not own:
         return await _answer(conn, directory, message, asked, worker=worker)
-    terminal = _terminal_of(alarm, owners) or await _terminal_of_person(conn, owners)
-    if alarm is not None and (terminal is not None and (owners.known or await _is_known(conn, terminal))):
-        return await _raise(conn, directory, came, message, alarm, terminal, owners, worker=worker)
+    if alarm is not None:
+        return await _call_for_help(conn, directory, came, message, alarm, owners, worker=worker)
     if owners.terminals:
         return await _misread(conn, directory, came, message, owners.terminals[0], worker=worker)
-    if owners.parties or owners.persons:
+    if owners.known:
         await _tell(conn, came, "phone.unmatched")
         return Handled(outcome="unmatched")
-    stranger = await _stranger(conn, came)
-    return replace(stranger, words=(message.sender, message.text))
+    if message.user is None:
+        return await _unreadable(conn, directory, came, message, worker=worker)
+    return replace(await _stranger(conn, came), words=(message.sender, message.text))
 
 
-def _terminal_of(alarm: SmsReport | None, owners: Owners) -> str | None:
-    if alarm is not None and alarm.terminal is not None:
-        return alarm.terminal
-    return owners.terminals[0] if owners.terminals else None
+async def _call_for_help(
+    conn: Connection,
+    directory: Directory,
+    came: Came,
+    message: _Message,
+    alarm: SmsReport,
+    owners: Owners,
+    *,
+    worker: int | None,
+) -> Handled:
+    """Find out whose it is; what belongs to nobody is for the fallback (D13), but not every advertisement."""
+    named = alarm.terminal
+    if named is not None and (not owners.terminals or await _is_known(conn, named)):
+        known = owners.known or await _is_known(conn, named) or _is_report(message)
+        if known or await _is_believed(conn, came):
+            return await _raise(conn, directory, came, message, alarm, named, owners, worker=worker)
+        return await _stranger(conn, came)
+    terminal = owners.terminals[0] if owners.terminals else await _terminal_of_person(conn, owners)
+    if terminal is not None:
+        return await _raise(conn, directory, came, message, alarm, terminal, owners, worker=worker)
+    if owners.known:
+        whose = ", ".join((*owners.persons, *owners.parties))
+        reason = f"a call for help from the phone of {whose}, who has no terminal"
+    elif "sos" in alarm.kinds and len(message.text) <= _SHORT and await _is_believed(conn, came):
+        reason = "a call for help from a number that nobody knows"
+    else:
+        return replace(await _stranger(conn, came), words=(message.sender, message.text))
+    raised = await _look_at(conn, directory, came, message.octets, None, reason, worker=worker)
+    return Handled(outcome=_CRY, case_id=raised.case_id, notices=raised.notices)
+
+
+def _is_report(message: _Message) -> bool:
+    """Are these octets of a terminal of our own kind, whole and undamaged?"""
+    return message.user is not None and message.user.text is None
+
+
+async def _is_believed(conn: Connection, came: Came) -> bool:
+    """Is a call for help of a number that nobody knows to be believed? Three times an hour it is (I6)."""
+    peer = None if came.peer is None else bytes(came.peer)
+    return await phone_in.of_peer_since(conn, peer, within=_HOUR, outcome=_CRY) < _CRIES_HOUR
+
+
+async def _unreadable(
+    conn: Connection, directory: Directory, came: Came, message: _Message, *, worker: int | None
+) -> Handled:
+    """Open a case for octets that are no message, though they were read again and again."""
+    if await phone_in.of_peer_since(conn, None, within=_HOUR, outcome=_BROKEN) >= _CRIES_HOUR:
+        return await _stranger(conn, came)
+    reason = "a message by SMS that cannot be read at all"
+    raised = await _look_at(conn, directory, came, message.octets, None, reason, worker=worker)
+    return Handled(outcome=_BROKEN, case_id=raised.case_id, notices=raised.notices)
 
 
 async def _terminal_of_person(conn: Connection, owners: Owners) -> str | None:
@@ -262,6 +340,8 @@ async def _raise(
     problems = []
     if owners.terminals and terminal not in owners.terminals:
         problems.append("it came from the number of another terminal")
+    elif owners.terminals and alarm.terminal is not None and alarm.terminal != terminal:
+        problems.append(f"it calls itself {alarm.terminal}, which is not registered")
     elif not owners.terminals:
         problems.append("it came from the person's own phone" if owners.persons else "it came from another number")
     if message.missing:
@@ -319,16 +399,31 @@ async def _misread(
     conn: Connection, directory: Directory, came: Came, message: _Message, terminal: str, *, worker: int | None
 ) -> Handled:
     """Open a case for what a terminal said and nobody understands: somebody has to look (I2)."""
+    reason = "a message of a terminal that nothing understands"
+    raised = await _look_at(conn, directory, came, message.octets, terminal, reason, worker=worker)
+    return Handled(outcome="not understood", case_id=raised.case_id, notices=raised.notices)
+
+
+async def _look_at(
+    conn: Connection,
+    directory: Directory,
+    came: Came,
+    octets: bytes,
+    terminal: str | None,
+    reason: str,
+    *,
+    worker: int | None,
+) -> Raised:
+    """Open a case for what somebody has to look at; its octets are in quarantine."""
     misread = Misread(
         transport=_TRANSPORT,
-        topic=f"sms/{terminal}",
+        topic=f"sms/{terminal or '?'}",
         terminal=terminal,
-        payload=message.octets,
+        payload=octets,
         received_at=came.received_at,
-        reason="a message of a terminal that nothing understands",
+        reason=reason,
     )
-    raised = await keep_alarm_in(conn, directory, misread, worker=worker)
-    return Handled(outcome="not understood", case_id=raised.case_id, notices=raised.notices)
+    return await keep_alarm_in(conn, directory, misread, worker=worker)
 
 
 async def _stranger(conn: Connection, came: Came) -> Handled:
@@ -363,7 +458,7 @@ async def _ring(
         raised = await raise_alarm_in(conn, directory, press, worker=worker)
         return _raised(raised, came, press)
     asked = [] if came.peer is None else await phone_out.asked_of(conn, bytes(came.peer))
-    for one in asked:
+    for one in asked:  # in the order of their cases, as everybody locks them
         work = await locked(conn, directory, one.case_id, worker=worker)
         work.note(
             "leg.rang", {"leg": str(one.leg_id), "role": one.role, "party": one.party_id}, actor=f"party:{one.party_id}"
@@ -380,13 +475,14 @@ async def _ring(
 async def _answer(
     conn: Connection, directory: Directory, message: _Message, asked: Sequence[Asked], *, worker: int | None
 ) -> Handled:
-    said = read_answer(message.text)
+    # The end of a message that lacks its beginning may begin with any digit.
+    said = read_answer(message.text) if message.begins else TextAnswer(None)
     meant = [one for one in asked if one.code == said.letter] if said.letter is not None else list(asked)
     if said.answer is None or not meant:
         for one in asked:
             await _say(conn, directory, one, message.text, worker=worker)
         return Handled(outcome="said", case_id=asked[0].case_id)
-    if len(meant) > 1:
+    if len({one.case_id for one in meant}) > 1:
         # To end the calls for the wrong person would be worse than to ask again: on record everywhere, it ends nothing.
         for one in meant:
             await _say(conn, directory, one, message.text, worker=worker)
@@ -395,27 +491,30 @@ async def _answer(
             case_id=meant[0].case_id,
             replies=[Reply(message.sender, await _which(conn, directory, meant))],
         )
-    return await _count(conn, directory, meant[0], said, worker=worker)
+    return await _count(conn, directory, meant, said, worker=worker)
 
 
 async def _count(
-    conn: Connection, directory: Directory, one: Asked, said: TextAnswer, *, worker: int | None
+    conn: Connection, directory: Directory, meant: Sequence[Asked], said: TextAnswer, *, worker: int | None
 ) -> Handled:
+    """Count an answer for every leg of a case that has this number: several parties may share a phone on duty."""
     assert said.answer is not None
-    work = await locked(conn, directory, one.case_id, worker=worker)
-    leg = next(leg for leg in await cases.legs_of(conn, one.case_id) if leg.id == one.leg_id)
-    newest = (await outbox.last_calls(conn, one.case_id)).get(one.leg_id, 0)
-    await record_answer(
-        conn,
-        work.case,
-        leg,
-        PartyAnswer(answer=said.answer, reason=said.text, minutes=said.minutes),
-        via=_VIA,
-        writer=work.journal,
-        overtaken=one.number < newest,
-    )
+    case_id = meant[0].case_id
+    work = await locked(conn, directory, case_id, worker=worker)
+    legs = {leg.id: leg for leg in await cases.legs_of(conn, case_id)}
+    calls = await outbox.last_calls(conn, case_id)
+    for one in meant:
+        await record_answer(
+            conn,
+            work.case,
+            legs[one.leg_id],
+            PartyAnswer(answer=said.answer, reason=said.text, minutes=said.minutes),
+            via=_VIA,
+            writer=work.journal,
+            overtaken=one.number < calls.get(one.leg_id, 0),
+        )
     await work.flush()
-    return Handled(outcome=f"answer {said.answer}", case_id=one.case_id)
+    return Handled(outcome=f"answer {said.answer}", case_id=case_id)
 
 
 async def _say(conn: Connection, directory: Directory, one: Asked, words: str, *, worker: int | None) -> None:
@@ -433,17 +532,18 @@ async def _say(conn: Connection, directory: Directory, one: Asked, words: str, *
 async def _which(conn: Connection, directory: Directory, meant: Sequence[Asked]) -> str:
     """Ask which of several cases an answer is for, without a name: it goes to a phone that others may read."""
     said, chinese = [], True
-    for one in meant:
+    sites = {site.id: site for site in await directory.sites(conn)}
+    newest = {one.case_id: one for one in meant}
+    for one in newest.values():
         case = await cases.by_id(conn, one.case_id)
         assert case is not None
-        sites = {site.id: site for site in await directory.sites(conn)}
         site = sites.get(case.site_id)
         chinese = site is None or site.locale.startswith("zh")
         said.append(f"{one.code}({case.opened_at.astimezone(_zone(site)).strftime('%H:%M')})")
-    letters = "/".join(f"1{one.code}" for one in meant)
+    letters = "/".join(f"1{one.code}" for one in newest.values())
     if chinese:
-        return f"您有{len(meant)}个求助：{'、'.join(said)}。请回{letters}，说明是哪一个。"
-    return f"You have {len(meant)} calls: {', '.join(said)}. Please answer {letters} to say which."
+        return f"您有{len(newest)}个求助：{'、'.join(said)}。请回{letters}，说明是哪一个。"
+    return f"You have {len(newest)} calls: {', '.join(said)}. Please answer {letters} to say which."
 
 
 def _zone(site: SiteView | None) -> ZoneInfo:

@@ -1,5 +1,6 @@
 """Queueing what is to go out over the phone network: messages of notices, and messages of our own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -10,7 +11,7 @@ from gateway.store.directory import Directory
 from gateway.store.phone_out import NewJob
 from gateway.store.pool import Connection, Pool
 
-__all__ = ["Letter", "about", "enqueue_call", "enqueue_notice", "enqueue_own", "letter_for"]
+__all__ = ["Letter", "about", "enqueue_call", "enqueue_notice", "enqueue_own"]
 
 _SMS, _CALL = "sms", "call"
 
@@ -28,9 +29,11 @@ class Letter:
     needed: bool
 
 
-async def letter_for(conn: Connection, directory: Directory, *, number: str, case_id: UUID) -> Letter:
-    """Return the letter of a case for whoever has `number`: the same in all messages about it."""
-    used = await phone_out.codes_in_use(conn, phone_book.peer(directory.keyring, number))
+async def _letter(conn: Connection, peer: bytes, case_id: UUID) -> Letter:
+    """Return the letter of a case for a number: the same in all messages about it, and no other case's."""
+    # Two cases that are told at the same moment must not get the same one.
+    await conn.execute("SELECT pg_advisory_xact_lock(%s)", (int.from_bytes(peer[:8], "big", signed=True),))
+    used = await phone_out.codes_in_use(conn, peer)
     letter = used.get(case_id)
     others = {code for case, code in used.items() if case != case_id}
     return Letter(letter or free_letter(others), bool(others))
@@ -47,12 +50,14 @@ async def enqueue_notice(
     case_id: UUID,
     number: int,
     to: str,
-    text: str,
     rank: int,
-    parts: int,
-    letter: str | None,
+    compose: Callable[[Letter], str] | None,
+    parts_of: Callable[[str], int] = lambda _: 1,
 ) -> bool:
-    """Queue the message, or the call, of a notice under its own id; False: its case cannot be read any more."""
+    """Queue the message, or the call, of a notice under its own id; False: its case cannot be read any more.
+
+    `compose` makes the text, in which the letter of the case may stand; None: it is a call.
+    """
     async with pool.connection() as conn, conn.transaction():
         row = await (
             await conn.execute(
@@ -64,21 +69,24 @@ async def enqueue_notice(
             key = directory.keyring.unwrap(row[0], row[1])
         except ErasedKey:
             return False
+        peer = phone_book.peer(directory.keyring, to)
+        letter = None if compose is None else await _letter(conn, peer, case_id)
+        text = "" if compose is None or letter is None else compose(letter)
         await phone_out.add(
             conn,
             NewJob(
                 id=job,
                 kind=kind,
-                peer=phone_book.peer(directory.keyring, to),
+                peer=peer,
                 sealed=key.seal({"number": to, "text": text}, about=about(job)),
                 key_id=key.id,
                 rank=rank,
-                parts=parts,
+                parts=parts_of(text),
                 notice_id=notice_id,
                 leg_id=leg_id,
                 case_id=case_id,
                 number=number,
-                code=letter,
+                code=None if letter is None else letter.letter,
             ),
         )
     return True

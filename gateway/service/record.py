@@ -127,7 +127,7 @@ async def record_delivery_report(
     notices: list[DueNotice] = []
     newest = notice.number >= (await outbox.last_calls(conn, case_id)).get(leg_id, 0)
     waits = leg.state in (LegState.PENDING, LegState.DELIVERED) and case.state == CaseState.OPEN
-    if not delivered and newest and waits and leg.party_id is not None:
+    if not delivered and notice.reason in outbox.CALLS and newest and waits and leg.party_id is not None:
         leg = replace(leg, state=LegState.PENDING, delivered_at=None)
         await cases.undeliver(conn, leg_id)
         party = around.party(str(leg.party_id))
@@ -143,6 +143,8 @@ async def record_delivery_report(
                 channel=notice.channel + 1,
             )
         else:
+            await _fail_leg(conn, case, leg, journal, problem=f"no channel of the party worked, last: {detail}")
+            leg = replace(leg, state=LegState.FAILED)
             notices += await _call_fallback(conn, case, leg, around, journal, at=at, worker=worker)
     await journal.flush(conn)
     return notices

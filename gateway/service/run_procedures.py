@@ -15,7 +15,7 @@ from gateway.domain import keys
 from gateway.domain.case import CaseState, DomainError, LegState, NotFound, StateConflict
 from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice
-from gateway.domain.phones import EMERGENCY_NUMBERS
+from gateway.domain.phones import is_emergency_line
 from gateway.domain.plan import BASIC_PROCEDURE, DURESS, EVERY_KIND, Plan, legs_of, procedures_for
 from gateway.domain.procedure import Advance, Change, ChangeKind, Does, Procedure, StepRow, advance
 from gateway.service import fan_out
@@ -295,9 +295,11 @@ async def _do(work: Work, change: Change, step_id: UUID) -> dict[str, Any]:
 
 async def _dial(work: Work, step_id: UUID) -> dict[str, Any]:
     """Have a modem call the person, where there is one; the task is a human's all the same."""
+    if DURESS in work.case.kinds:
+        return {"dials": "not while somebody may stand beside the person"}
     household = work.around.household
     number = None if household is None else next((one.phone for one in household.persons if one.phone), None)
-    if number is None or number in EMERGENCY_NUMBERS:
+    if number is None or is_emergency_line(number):
         return {"dials": "nobody knows a number of the person"}
     job = await enqueue_call(
         work.conn, work.directory, to=number, case_id=work.case.id, step_id=step_id, key=work.around.key

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.domain import directory
 from gateway.domain.location import Coordinates, Datum
-from gateway.domain.phones import EMERGENCY_NUMBERS
+from gateway.domain.phones import is_emergency_line
 from gateway.site.fields import (
     KNOWN_KINDS,
     KNOWN_ROLES,
@@ -382,7 +382,7 @@ def _channel(path: Path, channel: _Channel) -> Iterator[Finding]:
 def _phone(path: Path, channel: SmsEntry | VoiceEntry | HttpSmsEntry, party: PartyEntry) -> Iterator[Finding]:
     if party.phone is None:
         yield Finding(path, f"party {party.id} has no phone", f"{channel.kind} needs one: add phone to the party")
-    elif isinstance(channel, VoiceEntry) and party.phone in EMERGENCY_NUMBERS and not channel.emergency_line:
+    elif isinstance(channel, VoiceEntry) and is_emergency_line(party.phone) and not channel.emergency_line:
         what = f"the gateway never dials {party.phone} by itself"
         yield doubt(path, what, "emergency_line: true, if site and licence allow it (D13), or leave it out")
 

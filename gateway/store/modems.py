@@ -9,7 +9,17 @@ from psycopg.rows import class_row
 
 from gateway.store.pool import Connection
 
-__all__ = ["ModemRow", "begin_trouble", "end_trouble", "listing", "pin_refused", "remember_pin", "set_balance", "show"]
+__all__ = [
+    "ModemRow",
+    "begin_trouble",
+    "end_trouble",
+    "figures",
+    "listing",
+    "pin_refused",
+    "remember_pin",
+    "set_balance",
+    "show",
+]
 
 _SEEN = timedelta(minutes=2)
 
@@ -52,19 +62,21 @@ async def show(
     operator: str | None,
     signal_dbm: int | None,
     busy: bool,
+    voice: bool,
     since: datetime,
     heard_at: datetime | None,
 ) -> None:
     """Write down how a modem is."""
     await conn.execute(
         """
-        INSERT INTO modem (id, replica, path, state, problem, maker, model, operator, signal_dbm, busy, since, heard_at)
+        INSERT INTO modem (id, replica, path, state, problem, maker, model, operator, signal_dbm, busy, voice, since,
+                           heard_at)
         VALUES (%(id)s, %(replica)s, %(path)s, %(state)s, %(problem)s, nullif(%(maker)s, ''), nullif(%(model)s, ''),
-                %(operator)s, %(signal)s, %(busy)s, %(since)s, %(heard)s)
+                %(operator)s, %(signal)s, %(busy)s, %(voice)s, %(since)s, %(heard)s)
         ON CONFLICT (id) DO UPDATE SET replica = excluded.replica, path = excluded.path, state = excluded.state,
             problem = excluded.problem, maker = coalesce(excluded.maker, modem.maker),
             model = coalesce(excluded.model, modem.model), operator = excluded.operator,
-            signal_dbm = excluded.signal_dbm, busy = excluded.busy, since = excluded.since,
+            signal_dbm = excluded.signal_dbm, busy = excluded.busy, voice = excluded.voice, since = excluded.since,
             heard_at = coalesce(excluded.heard_at, modem.heard_at), seen_at = clock_timestamp()
         """,
         {
@@ -78,6 +90,7 @@ async def show(
             "operator": operator,
             "signal": signal_dbm,
             "busy": busy,
+            "voice": voice,
             "since": since,
             "heard": heard_at,
         },
@@ -104,6 +117,24 @@ async def listing(conn: Connection) -> list[ModemRow]:
             (_SEEN,),
         )
         return await cursor.fetchall()
+
+
+async def figures(conn: Connection) -> tuple[dict[str, int], int, float]:
+    """Return how many modems there are by state, how much waits for one, and for how many seconds at most."""
+    cursor = await conn.execute(
+        """
+        SELECT coalesce((SELECT jsonb_object_agg(state, n) FROM (
+                   SELECT CASE WHEN seen_at > clock_timestamp() - %s THEN state ELSE 'unknown' END AS state,
+                          count(*) AS n
+                   FROM modem GROUP BY 1) AS by_state), '{}'),
+               count(*), coalesce(extract(epoch FROM onekey_now() - min(queued_at)), 0)::float8
+        FROM phone_out WHERE state IN ('queued', 'sending')
+        """,
+        (_SEEN,),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
 
 
 async def pin_refused(conn: Connection, modem: str, mac: bytes) -> bool:

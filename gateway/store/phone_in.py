@@ -24,6 +24,8 @@ __all__ = [
     "open_ones",
     "own_key",
     "parts_of",
+    "put_off",
+    "rest_of",
     "wait",
 ]
 
@@ -60,6 +62,7 @@ class Came:
     part: int
     reference: int | None
     state: str
+    tries: int
     age_s: float
 
 
@@ -125,16 +128,17 @@ async def emptied(conn: Connection, modem: str) -> None:
 
 
 _COLUMNS = """
-    id, kind, modem, received_at, peer, sealed, digest, occurrence, parts, part, reference, state,
+    id, kind, modem, received_at, peer, sealed, digest, occurrence, parts, part, reference, state, tries,
     extract(epoch FROM onekey_now() - received_at)::float8 AS age_s
 """
 
 
 async def open_ones(conn: Connection, *, limit: int) -> list[Came]:
-    """Return what is not dealt with, the oldest first."""
+    """Return what is to be dealt with now, what failed before behind everything else, the oldest first."""
     async with conn.cursor(row_factory=class_row(Came)) as cursor:
         await cursor.execute(
-            f"SELECT {_COLUMNS} FROM phone_in WHERE state <> 'handled' ORDER BY id LIMIT %s",  # noqa: S608
+            f"SELECT {_COLUMNS} FROM phone_in WHERE state <> 'handled' AND due_at <= onekey_now() "  # noqa: S608
+            "ORDER BY tries, id LIMIT %s",
             (limit,),
         )
         return await cursor.fetchall()
@@ -159,9 +163,30 @@ async def parts_of(conn: Connection, one: Came) -> list[Came]:
         return await cursor.fetchall()
 
 
-async def wait(conn: Connection, ids: Sequence[int]) -> None:
-    """Note that these wait for their other parts."""
-    await conn.execute("UPDATE phone_in SET state = 'waiting' WHERE id = ANY(%s) AND state = 'new'", (list(ids),))
+async def wait(conn: Connection, ids: Sequence[int], *, longest: timedelta) -> None:
+    """Note that these wait for their other parts, which bring them along; at the longest for so long."""
+    await conn.execute(
+        "UPDATE phone_in SET state = 'waiting', due_at = received_at + %s WHERE id = ANY(%s)", (longest, list(ids))
+    )
+
+
+async def put_off(conn: Connection, came: int, *, after: timedelta) -> None:
+    """Let something be dealt with again later: it failed."""
+    await conn.execute("UPDATE phone_in SET tries = tries + 1, due_at = onekey_now() + %s WHERE id = %s", (after, came))
+
+
+async def rest_of(conn: Connection, one: Came) -> UUID | None:
+    """Return the case of an alarm whose beginning was dealt with, if this is the rest of its message."""
+    cursor = await conn.execute(
+        """
+        SELECT case_id FROM phone_in
+        WHERE state = 'handled' AND outcome LIKE 'alarm %%' AND peer IS NOT DISTINCT FROM %s AND reference = %s
+          AND parts = %s AND part <> %s AND received_at > %s - interval '10 minutes' ORDER BY id DESC LIMIT 1
+        """,
+        (one.peer, one.reference, one.parts, one.part, one.received_at),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
 
 
 async def handled(conn: Connection, ids: Sequence[int], *, outcome: str, case_id: UUID | None = None) -> None:
@@ -173,12 +198,12 @@ async def handled(conn: Connection, ids: Sequence[int], *, outcome: str, case_id
     )
 
 
-async def of_peer_since(conn: Connection, peer: bytes | None, *, within: timedelta) -> int:
-    """Return how many messages of a number nobody knows were kept lately."""
+async def of_peer_since(conn: Connection, peer: bytes | None, *, within: timedelta, outcome: str = "stranger") -> int:
+    """Return how many messages of a number nobody knows were kept lately with this outcome."""
     cursor = await conn.execute(
-        "SELECT count(*) FROM phone_in WHERE peer IS NOT DISTINCT FROM %s AND outcome = 'stranger' "
+        "SELECT count(*) FROM phone_in WHERE peer IS NOT DISTINCT FROM %s AND outcome = %s "
         "AND received_at > onekey_now() - %s",
-        (peer, within),
+        (peer, outcome, within),
     )
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])
@@ -218,4 +243,17 @@ async def clear_old(conn: Connection, *, after: timedelta) -> None:
     await conn.execute(
         "UPDATE phone_out SET sealed = NULL WHERE ended_at < onekey_now() - %s AND sealed IS NOT NULL", (after,)
     )
-    await conn.execute("DELETE FROM phone_in WHERE outcome = 'flood' AND received_at < onekey_now() - interval '1 day'")
+    for statement, longer in (
+        ("DELETE FROM phone_in WHERE outcome = 'flood' AND received_at < onekey_now() - %s", timedelta(days=1)),
+        ("DELETE FROM phone_in WHERE outcome = 'stranger' AND received_at < onekey_now() - %s", after),
+        ("DELETE FROM phone_in WHERE state = 'handled' AND received_at < onekey_now() - %s", 12 * after),
+        ("DELETE FROM phone_part WHERE sent_at < onekey_now() - %s", 12 * after),
+        (
+            """
+            DELETE FROM phone_out o WHERE ended_at < onekey_now() - %s
+              AND NOT EXISTS (SELECT FROM phone_part p WHERE p.out_id = o.id)
+            """,
+            13 * after,
+        ),
+    ):
+        await conn.execute(statement.encode(), (longer,))

@@ -125,11 +125,21 @@ async def strike(conn: Connection) -> None:
 
 
 async def lease(
-    conn: Connection, worker: int, *, modems: Collection[str], calling: Collection[str], limit: int
+    conn: Connection,
+    worker: int,
+    *,
+    modems: Collection[str],
+    calling: Collection[str],
+    holding: Collection[str] = (),
+    most_rank: int = 9,
+    limit: int,
 ) -> list[Job]:
     """Take what is due, calls for help first, that one of `modems` can do; `calling` are those that can call.
 
-    What a dead worker was about is taken as well: nobody knows whether it went out, so it goes out again (I6). What is
+    Of messages those up to `most_rank`. Within a rank messages go first: a call takes as long as ten of them.
+
+    `holding` is what the caller is about, perhaps under the name of a session that it has lost. What a dead worker was
+    about is taken as well: nobody knows whether it went out, so it goes out again (I6). What is
     for a notice or a task that is over stays behind, for `strike` (I4).
     """
     async with conn.cursor(row_factory=class_row(Job)) as cursor:
@@ -140,8 +150,9 @@ async def lease(
                 WHERE (state = 'queued' AND due_at <= onekey_now()
                        OR state = 'sending' AND worker <> %(me)s AND worker NOT IN ({LIVING}))
                   AND NOT avoid @> CASE kind WHEN 'call' THEN %(calling)s::text[] ELSE %(modems)s::text[] END
-                  AND {_STILL_DUE}
-                ORDER BY rank, queued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+                  AND NOT id = ANY(%(holding)s) AND {_STILL_DUE}
+                  AND (rank <= %(most_rank)s OR kind = 'call')
+                ORDER BY rank, kind = 'call', queued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
             )
             UPDATE phone_out o SET state = 'sending', worker = %(me)s, started_at = onekey_now(), tries = tries + 1
             FROM due, data_key k WHERE o.id = due.id AND k.id = o.key_id
@@ -154,6 +165,8 @@ async def lease(
                 "lease": LEASE,
                 "modems": list(modems),
                 "calling": list(calling),
+                "holding": list(holding),
+                "most_rank": most_rank,
                 "limit": limit,
             },
         )
@@ -235,10 +248,11 @@ async def finished(conn: Connection, jobs: Collection[str]) -> list[tuple[str, s
 
 
 async def can_call(conn: Connection) -> bool:
-    """Is there a modem, of whichever gateway, that is ready?"""
+    """Is there a modem, of whichever gateway, that is ready to call?"""
     row = await (
         await conn.execute(
-            "SELECT EXISTS (SELECT FROM modem WHERE state = 'ready' AND seen_at > clock_timestamp() - interval '1 min')"
+            "SELECT EXISTS (SELECT FROM modem "
+            "WHERE state = 'ready' AND voice AND seen_at > clock_timestamp() - interval '1 min')"
         )
     ).fetchone()
     return row == (True,)
@@ -278,18 +292,21 @@ class Asked:
 
 
 async def asked_of(conn: Connection, peer: bytes) -> list[Asked]:
-    """Return what was asked of a number, one for each open case, the newest first."""
+    """Return what was asked of a number, the newest for each leg of an open case, in the order of the cases.
+
+    Also what may have gone out though nobody said so.
+    """
     async with conn.cursor(row_factory=class_row(Asked)) as cursor:
         await cursor.execute(
             """
             SELECT * FROM (
                 SELECT DISTINCT ON (o.leg_id) o.id, o.leg_id, o.case_id, o.number, o.code, l.role, l.party_id
                 FROM phone_out o JOIN leg l ON l.id = o.leg_id JOIN cases c ON c.id = o.case_id
-                WHERE o.peer = %s AND o.kind = 'sms' AND o.code IS NOT NULL AND o.state IN ('sent', 'sending')
+                WHERE o.peer = %s AND o.kind = 'sms' AND o.code IS NOT NULL AND o.started_at IS NOT NULL
                   AND c.state <> 'closed' AND l.state NOT IN ('withdrawn', 'skipped')
                   AND o.queued_at > onekey_now() - interval '7 days'
                 ORDER BY o.leg_id, o.number DESC, o.queued_at DESC
-            ) newest ORDER BY code
+            ) newest ORDER BY case_id, leg_id
             """,
             (peer,),
         )
@@ -297,11 +314,12 @@ async def asked_of(conn: Connection, peer: bytes) -> list[Asked]:
 
 
 async def codes_in_use(conn: Connection, peer: bytes) -> dict[UUID, str]:
-    """Return by case the letters that answers of a number name open cases by."""
+    """Return by case the letters that answers of a number name cases by; those just closed may still be answered."""
     cursor = await conn.execute(
         """
         SELECT DISTINCT o.case_id, o.code FROM phone_out o JOIN cases c ON c.id = o.case_id
-        WHERE o.peer = %s AND o.code IS NOT NULL AND c.state <> 'closed'
+        WHERE o.peer = %s AND o.code IS NOT NULL
+          AND (c.state <> 'closed' OR c.closed_at > onekey_now() - interval '1 day')
           AND o.queued_at > onekey_now() - interval '7 days'
         """,
         (peer,),

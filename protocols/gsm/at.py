@@ -219,7 +219,7 @@ class Dialogue:
         elif self._head and _is_hex(line):
             running.lines.append(line)
             self._head = False
-        elif (final := _final(line, running)) is not None:
+        elif (final := _final(line, running)) is not None and not _too_early(final, running):
             self._running = None
             self._head = False
             events.append(Answer(running.text, tuple(running.lines), final))
@@ -242,6 +242,11 @@ class Dialogue:
             self._notice = line
         else:
             events.append(Notice(line))
+
+
+def _too_early(final: Final, running: _Running) -> bool:
+    """Is it done before it asked for its text? Then this is the late answer to another command."""
+    return final.outcome is Outcome.OK and running.body is not None and not running.prompted
 
 
 def _is_hex(line: str) -> bool:

@@ -773,9 +773,24 @@ async def test_metrics_show_how_the_database_stands(api: Api, pool: Pool, direct
         'onekey_terminals_clock_off{more_than_s="60"} 0.0',
         "onekey_gateways_alive 0.0",
         "onekey_quarantine_kept 0.0",
+        'onekey_modems{state="ready"} 0.0',
+        "onekey_phone_waiting 0.0",
     ):
         assert line in text
     assert re.search(r"onekey_notices_oldest_due_seconds [0-9.e-]+", text)
+
+
+async def test_modems_are_listed(api: Api, pool: Pool) -> None:
+    async with pool.connection() as conn:
+        await conn.execute(
+            "INSERT INTO modem (id, replica, path, state, problem, signal_dbm, since, balance, balance_at) VALUES "
+            "('861234567890123', 'a', '/dev/ttyUSB2', 'searching', 'no network', -105, now(), 8.40, now())"
+        )
+    status, found = await api.call("GET", "/v1/modems")
+    assert status == 200
+    (modem,) = found
+    assert (modem["state"], modem["problem"], modem["balance"]) == ("searching", "no network", 8.4)
+    assert "/dev" not in str(found)
 
 
 def test_the_published_openapi_document_is_what_the_code_says() -> None:

@@ -1,6 +1,7 @@
 """One modem in the hands of the driver: brought up, and brought back from everything that modems are known to do."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -53,6 +54,7 @@ class Hub:
         self.pins: dict[str, str] = {}
         self.states: list[ModemState] = []
         self.broken = False
+        self.forgets: list[list[str]] = []
 
     async def keep(self, modem: str, arrived: Sequence[Arrived]) -> None:
         del modem
@@ -61,7 +63,8 @@ class Hub:
         self.kept |= {one.pdu: one for one in arrived}
 
     async def forgotten(self, modem: str, arrived: Sequence[Arrived]) -> None:
-        del modem, arrived
+        del modem
+        self.forgets += [[one.pdu for one in arrived]]
 
     async def rang(self, modem: str, number: str | None) -> None:
         del modem
@@ -328,6 +331,60 @@ async def test_after_three_failures_in_a_row_it_rests(tmp_path: Path) -> None:
         await one.until(lambda: one.driver.ready)
 
 
+async def test_an_answer_that_comes_late_is_not_taken_for_another(tmp_path: Path) -> None:
+    """Hanging up may take longer than it is waited for; its OK must not be that of the message behind it (I7)."""
+    async with bench(tmp_path, persona=EC25) as one:
+        await one.in_state(ModemState.READY)
+        one.network.phone(THEIRS, busy=True)
+        one.simulated.faults.slow["AT+CHUP"] = PACE.command_s + 0.15
+
+        async def progress(_: CallState) -> None:
+            return
+
+        await one.driver.call(THEIRS, progress=progress)
+        one.simulated.faults.slow.clear()
+        with contextlib.suppress(NotSent):
+            await one.send("not lost")
+        await one.in_state(ModemState.READY)
+        sent = len(one.network.submitted)
+        await one.send("and this")
+        assert len(one.network.submitted) == sent + 1
+
+
+async def test_what_cannot_be_deleted_is_not_said_to_be_forgotten(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.simulated.faults.refuses["AT+CMGD"] = ["+CMS ERROR: 314"] * 3
+        await one.receives("SOS")
+        await one.until(lambda: one.simulated.stored("SM") + one.simulated.stored("ME") == 0)
+        await one.until(lambda: any(one.hub.forgets))
+        assert [len(pdus) for pdus in one.hub.forgets if pdus] == [1]
+        await one.until(lambda: one.hub.forgets[-1] == [])  # and then that nothing lies there any more
+
+
+async def test_a_pin_that_was_being_tried_when_we_died_locks_nobody_out(tmp_path: Path) -> None:
+    sim, hub = Sim(OURS, pin="4711", open=True), Hub()
+    hub.pins["861234567890123"] = "4711"
+    async with bench(tmp_path, sim=sim, hub=hub, pin="4711") as one:
+        await one.in_state(ModemState.READY)
+        assert hub.pins["861234567890123"] == ""
+        one.simulated.reset()
+        await one.until(lambda: one.driver.state is not ModemState.READY)
+        await one.in_state(ModemState.READY)
+
+
+async def test_one_that_hears_nothing_any_more_is_taken_off_the_network_and_back(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.simulated.faults.deaf = True
+        waiting = asyncio.create_task(one.network.text(OURS, "for a day", sender=THEIRS))
+        await asyncio.sleep(1)
+        assert one.driver.state is ModemState.READY  # it says that all is well
+        one.driver.suspect("a message to itself did not come back")
+        await one.until(lambda: "for a day" in one.hub.texts)
+        await waiting
+
+
 async def test_who_calls_is_noted_and_hung_up_on(tmp_path: Path) -> None:
     async with bench(tmp_path) as one:
         await one.in_state(ModemState.READY)
@@ -339,6 +396,21 @@ async def test_who_calls_is_noted_and_hung_up_on(tmp_path: Path) -> None:
         await one.until(lambda: len(one.hub.rings) == 2)
         assert one.hub.rings[1] is None
         await asyncio.wait_for(withheld.ended(), 5)
+
+
+async def test_a_terminal_that_calls_while_we_call_is_noted(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.network.phone(THEIRS, picks_up_after_s=None)
+
+        async def progress(_: CallState) -> None:
+            return
+
+        calling = asyncio.create_task(one.driver.call(THEIRS, progress=progress))
+        await one.until(lambda: one.driver.calling)
+        one.simulated.line.notice('+CLIP: "+8614700000001",145')
+        await one.until(lambda: "+8614700000001" in one.hub.rings)
+        assert (await calling).how is CallState.NO_ANSWER
 
 
 async def test_a_call_that_cannot_be_kept_yet_is_kept_later(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """The simulated modem: what a driver has to live with happens, and nothing that a real one would not do."""
 
 import asyncio
+import contextlib
 import os
+import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from firmware_sim.modem.device import Modem, Sim
 from firmware_sim.modem.network import Network
 from firmware_sim.modem.personas import A7670, EC25, SIM800, Persona
-from firmware_sim.modem.ports import pseudo_terminal
+from firmware_sim.modem.ports import SocketPort, pseudo_terminal, tcp, unix_socket
 from protocols.gsm import replies
 from protocols.gsm.address import Address
 from protocols.gsm.at import Answer, AtEvent, Dialogue, Notice, Prompt
@@ -58,6 +62,12 @@ class Bench:
         async with asyncio.timeout(timeout_s):
             while not any(notice.startswith(line) for notice in self.notices()):
                 await asyncio.sleep(0.01)
+
+    async def count(self, line: str, number: int, timeout_s: float = 10) -> None:
+        async with asyncio.timeout(timeout_s):
+            while (found := sum(notice.startswith(line) for notice in self.notices())) < number:
+                await asyncio.sleep(0.01)
+        assert found == number
 
     def set_up(self) -> None:
         for command in ("ATE0", "AT+CMEE=1", "AT+CMGF=0", "AT+CNMI=2,1,0,1,0", "AT+CLIP=1", "AT+CREG=1"):
@@ -148,7 +158,7 @@ async def test_while_a_message_is_typed_notices_wait() -> None:
     async with bench() as at:
         at.set_up()
         said: list[bytes] = []
-        at.modem._write = said.append
+        at.modem.line.write = said.append
         at.modem.feed(b"AT+CMGS=20\r")
         await at.network.text(OURS, "x", sender=THEIRS)
         assert b"".join(said) == b"\r\n> "
@@ -277,3 +287,107 @@ async def test_a_port_that_is_pulled_out_is_gone_and_comes_back_under_its_name(t
         port.write(b"RDY\r\n")
         assert os.read(file, 100) == b"RDY\r\n"
         os.close(file)
+
+
+async def test_a_message_that_is_said_has_to_be_confirmed_before_the_next() -> None:
+    async with bench(persona=EC25) as at:
+        at.set_up()
+        assert at.ask("AT+CSMS=1", prefix="+CSMS:").ok
+        assert at.ask("AT+CNMI=2,2,0,1,0").ok
+        assert at.ask("AT+CNMA").final.code == 340
+        at.network.retry_s = 1.0
+        sending = asyncio.ensure_future(at.network.text(OURS, "摔倒" * 100, sender=THEIRS))
+        for number in range(1, 4):
+            await at.count("+CMT:", number)
+            # With a report to the network (27.005, 3.4.4), and without.
+            assert (at.ask("AT+CNMA=1,2", body="0000") if number % 2 else at.ask("AT+CNMA")).ok
+        assert sum(isinstance(event, Prompt) for event in at.events) == 2
+        await asyncio.wait_for(sending, 10)
+        assert at.ask("AT+CNMA=0").final.code == 340
+        assert at.modem.stored() == at.modem.stored("ME") == 0
+
+
+async def test_what_nobody_confirms_comes_again_and_is_kept() -> None:
+    async with bench(persona=EC25) as at:
+        at.set_up()
+        at.ask("AT+CSMS=1", prefix="+CSMS:")
+        at.ask("AT+CNMI=2,2,0,1,0")
+        await at.network.text(OURS, "x", sender=THEIRS)
+        assert at.ask("AT+CNMA=2").ok  # it could not be kept
+        await at.count("+CMT:", 2)
+        async with asyncio.timeout(10):
+            while not at.modem.stored():
+                await asyncio.sleep(0.01)
+        assert at.ask("AT+CNMI?", prefix="+CNMI:").lines == ("+CNMI: 2,0,0,0,0",)
+
+
+async def test_in_two_stores_at_once_a_message_has_the_same_place_wherever_it_is_named() -> None:
+    persona = replace(EC25, stores={"ME": 2, "SM": 2, "MT": 4})
+    async with bench(persona=persona) as at:
+        at.set_up()
+        assert at.ask('AT+CPMS="MT","MT","MT"', prefix="+CPMS:").ok
+        for number in range(4):
+            await at.network.text(OURS, f"{number}", sender=THEIRS)
+        told = [int(notice.rpartition(",")[2]) for notice in at.notices() if notice.startswith("+CMTI")]
+        listed = replies.stored_messages(at.ask("AT+CMGL=4", prefix="+CMGL:").lines)
+        assert told == [one.index for one in listed] == [1, 2, 3, 4]
+        assert (at.modem.stored("ME"), at.modem.stored("SM")) == (2, 2)
+
+
+async def test_a_list_of_messages_is_one_text() -> None:
+    """27.005, 3.4.2: lines follow one another without an empty one; some managers of modems insist."""
+    async with bench() as at:
+        at.set_up()
+        await at.network.text(OURS, "摔倒" * 50, sender=THEIRS)
+        said: list[bytes] = []
+        at.modem.line.write = said.append
+        at.modem.feed(b"AT+CMGL=4\r")
+        assert re.fullmatch(
+            rb"\r\n\+CMGL: 1,0,,\d+\r\n[0-9A-F]+\r\n\+CMGL: 2,0,,\d+\r\n[0-9A-F]+\r\n\r\nOK\r\n", b"".join(said)
+        )
+
+
+async def test_the_serial_number_of_the_sim_is_in_its_file() -> None:
+    async with bench(Sim(OURS, iccid="8986001234567890123")) as at:
+        assert at.ask("AT+CRSM=176,12258,0,0,10", prefix="+CRSM:").lines == ('+CRSM: 144,0,"986800214365870921F3"',)
+        status = at.ask("AT+CRSM=192,12258", prefix="+CRSM:").lines
+        assert status == ('+CRSM: 144,0,"0000000A2FE204000FFFFF01020000"',)
+        assert at.ask("AT+CRSM=176,28486,0,0,17", prefix="+CRSM:").lines == ("+CRSM: 106,130",)
+
+
+async def test_whoever_hangs_up_is_told_ok_and_nothing_else() -> None:
+    async with bench() as at:
+        at.set_up()
+        assert at.ask(f"ATD{THEIRS};").ok
+        said: list[bytes] = []
+        at.modem.line.write = said.append
+        at.modem.feed(b"AT+CHUP\rAT+CLCC\r")
+        assert b"".join(said) == b"\r\nOK\r\n" * 2
+
+
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+async def test_a_socket_has_one_client_at_a_time(way: str) -> None:
+    async def connect(port: SocketPort) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(port.address, str):
+            return await asyncio.open_unix_connection(f"\0{port.address}")
+        return await asyncio.open_connection(*port.address)
+
+    async with tcp() if way == "tcp" else unix_socket(f"onekey-{secrets.token_hex(8)}") as port, asyncio.timeout(10):
+        port.feed = lambda data: port.write(b"heard " + data)
+        port.write(b"lost: nobody is there")
+        first, first_writer = await connect(port)
+        first_writer.write(b"AT")
+        assert await first.readexactly(8) == b"heard AT"
+        second, second_writer = await connect(port)
+        second_writer.write(b"ATZ")
+        assert await second.readexactly(9) == b"heard ATZ"
+        with contextlib.suppress(ConnectionResetError):
+            assert await first.read() == b""
+        port.unplug()
+        with contextlib.suppress(ConnectionResetError):
+            assert await second.read() == b""
+        third, third_writer = await connect(port)
+        third_writer.write(b"ATI")
+        assert await third.readexactly(9) == b"heard ATI"
+        for writer in (first_writer, second_writer, third_writer):
+            writer.close()

@@ -1,7 +1,9 @@
 """What came by phone, read and acted on: each thing once, whoever it is from, in whatever order and pieces."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,8 +17,8 @@ from gateway.notify.lanes import rank_of
 from gateway.service.apply_site import apply_site
 from gateway.service.case_commands import close_case
 from gateway.service.due import lease_due
-from gateway.service.phone_messages import Handled, arrival, handle, ring
-from gateway.service.phone_queue import enqueue_notice, letter_for
+from gateway.service.phone_messages import Handled, arrival, give_up, handle, ring
+from gateway.service.phone_queue import Letter, enqueue_notice
 from gateway.service.raise_alarm import Press, raise_alarm
 from gateway.service.record import record_attempts
 from gateway.site.load import load
@@ -73,6 +75,12 @@ class Phones:
         (done,) = await self.deal()
         return done
 
+    async def two_minutes_later(self) -> None:
+        await self.rows(
+            "UPDATE phone_in SET received_at = received_at - interval '2 minutes', "
+            "due_at = due_at - interval '2 minutes' RETURNING 1"
+        )
+
     async def press(self, terminal: str = TERMINAL, *, seq: int = 1) -> Any:
         return await raise_alarm(
             self.pool,
@@ -92,26 +100,15 @@ class Phones:
         )
 
     async def text_out(self, notice: DueNotice, *, reference: int = 7) -> str:
-        """Send the text of a notice as the channel and the pool would."""
-        to = str(notice.party.phone)
-        async with self.pool.connection() as conn:
-            letter = await letter_for(conn, self.directory, number=to, case_id=notice.case.id)
+        """Send the text of a notice as the channel and the pool would; returns the letter of its case."""
         job = f"{notice.id}:{notice.channel}"
-        await enqueue_notice(
-            self.pool,
-            self.directory,
-            job=job,
-            kind="sms",
-            notice_id=notice.id,
-            leg_id=notice.leg_id,
-            case_id=notice.case.id,
-            number=notice.number,
-            to=to,
-            text="…",
-            rank=rank_of(notice, first=True),
-            parts=1,
-            letter=letter.letter,
-        )
+        letters = []
+
+        def compose(letter: Letter) -> str:
+            letters.append(letter.letter)
+            return "…"
+
+        await queue_text(self, notice, compose)
         async with self.pool.connection() as conn, conn.transaction():
             (leased,) = await phone_out.lease(conn, self.worker, modems=[MODEM], calling=[], limit=1)
             assert leased.id == job
@@ -119,11 +116,27 @@ class Phones:
             await phone_out.end(conn, job, state="sent", modem=MODEM, detail=None)
         tried = Tried(notice=notice, started_at=datetime.now(UTC), answered_at=datetime.now(UTC), outcome=Sent())
         await record_attempts(self.pool, self.directory, [tried], worker=self.worker, rng=Random(1))
-        return letter.letter
+        return letters[0]
 
     async def rows(self, query: str) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as conn:
             return await (await conn.execute(query.encode())).fetchall()
+
+
+async def queue_text(phones: Phones, notice: DueNotice, compose: Callable[[Letter], str]) -> None:
+    await enqueue_notice(
+        phones.pool,
+        phones.directory,
+        job=f"{notice.id}:{notice.channel}",
+        kind="sms",
+        notice_id=notice.id,
+        leg_id=notice.leg_id,
+        case_id=notice.case.id,
+        number=notice.number,
+        to=str(notice.party.phone),
+        rank=rank_of(notice, first=True),
+        compose=compose,
+    )
 
 
 def site_file() -> SiteFile:
@@ -205,8 +218,7 @@ async def test_parts_that_never_come_are_given_up_with_what_there_is(phones: Pho
     await phones.keep(users[1:2], SIM)
     assert await phones.deal() == []
     assert await phones.rows("SELECT state FROM phone_in") == [("waiting",)]
-    async with phones.pool.connection() as conn:
-        await conn.execute("UPDATE phone_in SET received_at = received_at - interval '2 minutes'")
+    await phones.two_minutes_later()
     (done,) = await phones.deal()
     assert done.outcome == "not understood"
     assert await phones.rows("SELECT kinds FROM cases") == [(["unreadable"],)]
@@ -220,7 +232,7 @@ async def test_octets_that_are_no_message_are_kept_and_hold_up_nothing(phones: P
         ]
         await phone_in.add(conn, broken, key=key.id)
     await phones.keep(split("SOS", reference=1), SIM)
-    assert [done.outcome for done in await phones.deal()] == ["stranger"] * 3 + ["alarm opened"]
+    assert [done.outcome for done in await phones.deal()] == ["broken"] * 3 + ["alarm opened"]
 
 
 async def test_a_damaged_report_of_a_terminal_is_a_case_to_look_at(phones: Phones) -> None:
@@ -237,10 +249,15 @@ async def test_who_else_may_raise_an_alarm(phones: Phones) -> None:
     assert await phones.rows("SELECT terminal_id, problem FROM cases") == [
         (TERMINAL, "it came from the person's own phone")
     ]
-    assert (await phones.says("SOS sim-00002", "+85290000001")).outcome == "stranger"  # no id of ours
+    assert (await phones.says("SOS sim-00002", "+85290000001")).outcome == "call for help"  # no id of ours
     assert (await phones.says("SOS id:sim-00002", "+85290000001")).outcome == "alarm opened"
-    assert (await phones.says("SOS id:sim-99999", "+85290000001")).outcome == "stranger"
-    assert (await phones.says("SOS", "+85290000001")).outcome == "stranger"
+    # A terminal that nobody registered, and a cry from anywhere: for the fallback, but not without end (D13, I6).
+    assert (await phones.says("SOS id:sim-99999", "+85290000001")).outcome == "alarm opened"
+    said = [(await phones.says("救命", "+85290000002", at=NOW.replace(second=n))).outcome for n in range(5)]
+    assert said == ["call for help"] * 3 + ["stranger"] * 2
+    assert (
+        await phones.says("SOS! fire sale, 50% off until Sunday, call us now", "+85290000003")
+    ).outcome == "stranger"
 
 
 async def test_a_stranger_is_kept_some_times_and_then_only_counted(phones: Phones) -> None:
@@ -324,8 +341,8 @@ async def test_a_failed_report_of_the_last_channel_calls_the_fallback_in(phones:
     await phones.text_out(of(raised, "sim-community"), reference=9)
     done = await report_of(phones, 0x49, number="02588011234", reference=9)
     # The fallback of this site has been told already: it is the guardian.
-    assert done.notices == () or all(notice.party.id == "sim-guardian" for notice in done.notices)
-    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-community'") == [("pending",)]
+    assert list(done.notices) == []
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-community'") == [("failed",)]
 
 
 async def test_a_failed_report_after_an_answer_changes_nothing(phones: Phones) -> None:
@@ -357,24 +374,152 @@ async def test_rings(phones: Phones) -> None:
 async def test_nothing_of_a_closed_case_goes_out(phones: Phones) -> None:
     raised = await phones.press()
     notice = of(raised, "sim-guardian")
-    await enqueue_notice(
-        phones.pool,
-        phones.directory,
-        job=f"{notice.id}:0",
-        kind="sms",
-        notice_id=notice.id,
-        leg_id=notice.leg_id,
-        case_id=notice.case.id,
-        number=notice.number,
-        to=GUARDIAN,
-        text="…",
-        rank=0,
-        parts=1,
-        letter="A",
-    )
+    await queue_text(phones, notice, lambda _: "…")
     await close_case(phones.pool, phones.directory, raised.case_id, outcome="helped", confirmed_by="a", note=None)
     async with phones.pool.connection() as conn, conn.transaction():
         assert await phone_out.lease(conn, phones.worker, modems=[MODEM], calling=[], limit=9) == []
         await phone_out.strike(conn)
     assert await phones.rows("SELECT state FROM phone_out") == [("withdrawn",)]
     assert await lease_due(phones.pool, phones.directory, worker=phones.worker, holding=set(), limit=9) is not None
+
+
+async def test_two_long_messages_with_one_reference_are_two(phones: Phones) -> None:
+    low = split("low battery " + "x" * 200, reference=0)
+    cry = split("SOS " + "y" * 200, reference=0)
+    await phones.keep([*low, *cry, low[0]], SIM)
+    outcomes = [done.outcome for done in await phones.deal()] + [done.outcome for done in await phones.deal()]
+    assert outcomes == ["alarm opened"] * 2
+    assert await phones.rows("SELECT kinds FROM cases ORDER BY 1") == [(["low_battery"],), (["sos"],)]
+    assert await phones.rows("SELECT count(*) FROM phone_in WHERE state <> 'handled'") == [(0,)]
+
+
+async def test_what_waits_or_failed_holds_up_nothing(phones: Phones) -> None:
+    for n in range(210):
+        await phones.keep(split("x" * 200, reference=n)[:1], f"+85290000{n:03}")
+    await phones.deal()
+    await phones.deal()
+    await phones.keep(split("SOS", reference=1), SIM)
+    async with phones.pool.connection() as conn:
+        waiting = await phone_in.open_ones(conn, limit=10)
+        assert [one.parts for one in waiting] == [1]
+        await phone_in.put_off(conn, waiting[0].id, after=timedelta(0))
+    await phones.keep(split("救命", reference=1), SIM)
+    async with phones.pool.connection() as conn:
+        assert [one.tries for one in await phone_in.open_ones(conn, limit=10)] == [0, 1]
+
+
+async def test_what_we_fail_on_is_a_case_in_the_end(phones: Phones) -> None:
+    await phones.keep(split("SOS", reference=1), SIM)
+    async with phones.pool.connection() as conn:
+        (came,) = await phone_in.open_ones(conn, limit=10)
+    done = await give_up(phones.pool, phones.directory, came, worker=phones.worker)
+    assert done.outcome == "given up"
+    assert len(done.notices) == 1
+    assert await phones.rows("SELECT kinds FROM cases") == [(["unreadable"],)]
+    assert await phones.deal() == []
+
+
+async def test_the_rest_of_an_alarm_makes_no_case_of_its_own(phones: Phones) -> None:
+    users = split("SOS " + "很长" * 80, reference=9)
+    await phones.keep(users[:1], SIM)
+    assert [done.outcome for done in await phones.deal()] == ["alarm opened"]
+    await phones.keep(users[1:], SIM)
+    await phones.deal()
+    await phones.two_minutes_later()
+    assert [done.outcome for done in await phones.deal()] == ["the rest of an alarm"]
+    assert await phones.rows("SELECT count(*), max(urgency) FROM cases") == [(1, 1)]
+
+
+async def test_who_is_asked_and_calls_for_help_is_not_taken_for_an_answer(phones: Phones) -> None:
+    async with phones.pool.connection() as conn:
+        # The guardian is a protected person as well.
+        await conn.execute(
+            "INSERT INTO phone_book (mac, kind, id) SELECT mac, 'person', 'sim-person-00002' FROM phone_book "
+            "WHERE kind = 'party' AND id = 'sim-guardian'"
+        )
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    done = await phones.says("救命", GUARDIAN)
+    assert done.outcome == "alarm opened"
+    assert done.case_id != raised.case_id
+    assert (await phones.says("1", GUARDIAN, at=NOW.replace(minute=40))).outcome == "answer coming"
+
+
+async def test_a_person_without_a_terminal_who_calls_for_help_is_looked_after(phones: Phones) -> None:
+    async with phones.pool.connection() as conn:
+        await conn.execute("UPDATE terminal SET active = false WHERE public_id = 'sim-00001'")
+    done = await phones.says("救命", PERSON)
+    assert done.outcome == "call for help"
+    assert len(done.notices) == 1
+    assert "sim-person-00001" in (await phones.rows("SELECT problem FROM cases"))[0][0]
+
+
+async def test_a_terminal_that_calls_itself_what_nobody_knows_is_known_by_its_number(phones: Phones) -> None:
+    assert (await phones.says("SOS 860000000000017", SIM)).outcome == "alarm opened"
+    assert await phones.rows("SELECT terminal_id, household_id IS NOT NULL FROM cases") == [(TERMINAL, True)]
+
+
+async def test_a_phone_on_duty_answers_for_everybody_who_has_it(phones: Phones) -> None:
+    async with phones.pool.connection() as conn:
+        await conn.execute("UPDATE household_party SET position = position")
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    other = of(raised, "sim-community")
+    await phones.text_out(replace(other, party=replace(other.party, phone=GUARDIAN)))
+    assert (await phones.says("1", GUARDIAN)).outcome == "answer coming"
+    states = await phones.rows("SELECT state FROM leg WHERE party_id IN ('sim-guardian', 'sim-community')")
+    assert states == [("answered",), ("answered",)]
+
+
+async def test_two_cases_at_the_same_moment_have_letters_of_their_own(phones: Phones) -> None:
+    raised = [await phones.press(), await phones.press("sim-00002")]
+    letters: list[str] = []
+
+    def compose(letter: Letter) -> str:
+        letters.append(letter.letter)
+        return "…"
+
+    notices = [of(one, "sim-guardian") for one in raised]
+    await asyncio.gather(*(queue_text(phones, notice, compose) for notice in notices))
+    assert sorted(letters) == ["A", "B"]
+
+
+async def test_a_letter_is_not_given_to_another_case_soon(phones: Phones) -> None:
+    first = await phones.press()
+    assert await phones.text_out(of(first, "sim-guardian")) == "A"
+    await close_case(phones.pool, phones.directory, first.case_id, outcome="helped", confirmed_by="a", note=None)
+    second = await phones.press("sim-00002")
+    assert await phones.text_out(of(second, "sim-guardian")) == "B"
+    assert (await phones.says("1A", GUARDIAN)).outcome == "said"
+    assert await phones.rows("SELECT count(*) FROM answer") == [(0,)]
+
+
+async def test_an_answer_to_a_text_of_which_nobody_knows_whether_it_went_out_counts(phones: Phones) -> None:
+    raised = await phones.press()
+    notice = of(raised, "sim-guardian")
+    await queue_text(phones, notice, lambda _: "…")
+    async with phones.pool.connection() as conn, conn.transaction():
+        (job,) = await phone_out.lease(conn, phones.worker, modems=[MODEM], calling=[], limit=1)
+        await phone_out.again(conn, job.id, after=timedelta(minutes=5), avoid=[MODEM], detail="nobody knows")
+    assert (await phones.says("1", GUARDIAN)).outcome == "answer coming"
+
+
+async def test_the_end_of_a_message_is_no_answer(phones: Phones) -> None:
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    users = split("x" * 153 + "1, and the rest of it", reference=9)
+    await phones.keep(users[1:], GUARDIAN)
+    await phones.deal()
+    await phones.two_minutes_later()
+    assert [done.outcome for done in await phones.deal()] == ["said"]
+    assert await phones.rows("SELECT count(*) FROM answer") == [(0,)]
+
+
+async def test_a_failed_report_about_a_location_changes_nothing(phones: Phones) -> None:
+    raised = await phones.press()
+    notice = of(raised, "sim-guardian")
+    await phones.text_out(notice)
+    async with phones.pool.connection() as conn:
+        await conn.execute("UPDATE notice SET reason = 'location' WHERE id = %s", (notice.id,))
+    assert list((await report_of(phones, 0x46)).notices) == []
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("delivered",)]

@@ -86,6 +86,23 @@ def test_the_link_goes_first_then_the_time_then_names() -> None:
     assert parts_of(longest) == 1
 
 
+def test_where_a_terminal_says_it_is_comes_along() -> None:
+    said = notice()
+    place = {"lat": 32.06034, "lon": 118.79691, "datum": "wgs84", "source": "gnss", "at": None}
+    said = replace(said, case=replace(said.case, location=place))
+    assert "501室 位置32.0603,118.7969 14:31。" in compose_short(said, now=NOW, link=None, letter=None, parts=3)
+    home = replace(said, case=replace(said.case, location=place | {"source": "registered"}))
+    assert "位置" not in compose_short(home, now=NOW, link=None, letter=None, parts=3)
+
+
+def test_where_nobody_can_write_back_the_link_stays_and_no_reply_is_asked_for() -> None:
+    text = compose_short(notice(), now=NOW, link=LINK, letter=None, parts=2, replies=False)
+    assert text.endswith(LINK)
+    assert "回1" not in text
+    squeezed = compose_short(notice(street="长" * 30), now=NOW, link=LINK, letter=None, parts=2, replies=False)
+    assert squeezed.endswith(LINK)
+
+
 def test_a_letter_names_the_case() -> None:
     text = compose_short(notice(), now=NOW, link=None, letter="B", parts=3)
     assert "回1B赶来 2B已到 0B不能" in text

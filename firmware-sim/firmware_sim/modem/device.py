@@ -1,41 +1,28 @@
-"""The modem itself: what comes over its line, and what it says (3GPP TS 27.007, 27.005).
+"""The modem itself: the commands it knows, and what it says unasked (3GPP TS 27.007, 27.005).
 
 It does what terminals, daemons and managers of modems are known to ask of one. Faults are switched on from outside.
 """
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
+from firmware_sim.modem.faults import Faults
+from firmware_sim.modem.line import ERROR, Fails, Line, Manner, cme, cms
 from firmware_sim.modem.network import Calling, Network, Refused
 from firmware_sim.modem.personas import SIM800, Persona
 from protocols.errors import FrameError
 from protocols.gsm.address import Address
 from protocols.gsm.tpdu import Deliver, StatusReport, Submit, read_pdu, write_pdu
 
-__all__ = ["Faults", "Modem", "Sim"]
+__all__ = ["Modem", "Sim"]
 
-_CR, _LF, _ESC, _CTRL_Z, _BACKSPACE = 0x0D, 0x0A, 0x1B, 0x1A, 0x08
 _UNREAD, _READ, _UNSENT, _SENT = range(4)
-_OK, _ERROR = "OK", "ERROR"
 _STATES = {"active": 0, "dialling": 2, "ringing": 3, "incoming": 4}
 _CONFIRMED_WITHIN_S = 15.0  # 3GPP TS 24.011, 10: TR2M is between 12 and 20 s
 _EF_ICCID = 0x2FE2
-
-
-class _Fails(Exception):
-    """The command ends with this line."""
-
-
-def _cme(code: int) -> _Fails:
-    return _Fails(f"+CME ERROR: {code}")
-
-
-def _cms(code: int) -> _Fails:
-    return _Fails(f"+CMS ERROR: {code}")
 
 
 @dataclass(slots=True)
@@ -51,27 +38,6 @@ class Sim:
 
 
 @dataclass(slots=True)
-class Faults:
-    """What is wrong just now.
-
-    Attributes:
-        silent: It says nothing, whatever comes.
-        refuses: Lines with which the next commands end that begin with the key.
-        noise: So much of what it says is garbage, from 0 to 1.
-        lost_answers: How many answers to messages get lost though the messages are sent.
-        signal: As in +CSQ; 99: unknown.
-        state: Of the registration: 1 at home, 0 not, 2 searching, 3 denied.
-    """
-
-    silent: bool = False
-    refuses: dict[str, list[str]] = field(default_factory=dict)
-    noise: float = 0.0
-    lost_answers: int = 0
-    signal: int = 21
-    state: int = 1
-
-
-@dataclass(slots=True)
 class _Stored:
     state: int
     pdu: str
@@ -83,9 +49,6 @@ class _Stored:
 class _Settings:
     """What a reset sets back."""
 
-    echo: bool = True
-    words: bool = True
-    errors: int = 0
     charset: str = "GSM"
     pdu_mode: bool = True
     service: int = 0
@@ -118,15 +81,9 @@ class Modem:
         self.faults = Faults()
         self.imei = imei
         self.sent = 0
-        self._write = write
-        self._rng = rng or Random(1)
         self._stores: dict[str, dict[int, _Stored]] = {name: {} for name in persona.stores if name != "MT"}
         self._settings = _Settings()
-        self._line = bytearray()
-        self._last = ""
-        self._prompt: tuple[str, int] | None = None
-        self._body = bytearray()
-        self._held: deque[str] = deque()
+        self.line = Line(write, obey=self._obey, send=self._send, faults=self.faults, rng=rng or Random(1))
         self._unconfirmed: Deliver | StatusReport | None = None
         self._calls: list[Calling] = []
         self._on = True
@@ -151,131 +108,40 @@ class Modem:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from whoever uses the modem."""
-        if not self._on or self.faults.silent:
-            return
-        for byte in data:
-            if self._prompt is not None:
-                self._type(byte)
-            else:
-                self._key(byte)
+        if self._on:
+            self.line.feed(data)
 
-    def _type(self, byte: int) -> None:
-        """Take a key of a message, until it is sent or given up."""
-        if byte == _LF and not self._body:
-            return  # the end of the line of the command
-        if self._settings.echo:
-            self._put(bytes((byte,)))
-        if byte == _ESC:
-            self._end_prompt()
-            self._say(_OK)
-        elif byte == _CTRL_Z:
-            assert self._prompt is not None
-            command, length = self._prompt
-            text = self._body.decode("ascii", errors="replace").strip()
-            self._end_prompt()
-            if self.network.accept_s and command == "AT+CMGS":
-                self.network.later(self._accept(command, length, text))
-            else:
-                self._finish(self._answer(lambda: self._message(command, length, text)), command=command)
+    def _notice(self, line: str) -> None:
+        if self._on:
+            self.line.notice(line)
+
+    def _send(self, command: str, length: int, text: str) -> None:
+        """Take a message that was typed behind a command."""
+        if self.network.accept_s and command == "AT+CMGS":
+            self.network.later(self._accept(command, length, text))
         else:
-            self._body.append(byte)
+            self.line.answer(command, lambda: self._message(command, length, text))
 
     async def _accept(self, command: str, length: int, text: str) -> None:
         """Take a message as long as the network takes to accept it."""
         await self.network.sleep(self.network.accept_s)
         if self._on and not self.faults.silent:
-            self._finish(self._answer(lambda: self._message(command, length, text)), command=command)
-
-    def _end_prompt(self) -> None:
-        self._prompt = None
-        self._body.clear()
-        while self._held:
-            self._say(self._held.popleft())
-
-    def _key(self, byte: int) -> None:
-        if self._settings.echo:
-            self._put(bytes((byte,)))
-        if byte == _LF:
-            return
-        if byte in (_ESC, _CTRL_Z):
-            self._line.clear()
-        elif byte == _BACKSPACE:
-            del self._line[-1:]
-        elif byte == _CR:
-            line = self._line.decode("ascii", errors="replace").strip()
-            self._line.clear()
-            if line:
-                self._command(line)
-        else:
-            self._line.append(byte)
-
-    def _command(self, line: str) -> None:
-        if line.upper() == "A/":
-            line = self._last
-        start = line.upper().find("AT")
-        if start < 0:
-            return
-        self._last = line = line[start:]
-        self._finish(self._answer(lambda: self._all(line[2:])), command=line)
-
-    def _answer(self, work: Callable[[], list[str] | None]) -> tuple[list[str] | None, str]:
-        try:
-            return work(), _OK
-        except _Fails as failed:
-            text = str(failed)
-            return [], text if self._settings.errors or not text.startswith("+CM") or "CMS" in text else _ERROR
-
-    def _finish(self, answer: tuple[list[str] | None, str], *, command: str) -> None:
-        lines, final = answer
-        if lines is None:
-            return  # it goes on: a prompt, or a call
-        if command.upper().startswith("AT+CMGS") and self.faults.lost_answers:
-            self.faults.lost_answers -= 1
-            return
-        for line in lines:
-            self._say(line)
-        self._final(final)
-
-    def _final(self, final: str) -> None:
-        if self._settings.words:
-            self._say(final)
-        else:
-            numbers = {_OK: "0", "NO CARRIER": "3", _ERROR: "4", "BUSY": "7", "NO ANSWER": "8"}
-            self._put(f"{numbers.get(final, '4')}\r".encode())
-
-    def _say(self, line: str) -> None:
-        if self._settings.words:
-            self._put(f"\r\n{line}\r\n".encode())
-        else:
-            self._put(f"{line}\r\n".encode())
-
-    def _notice(self, line: str) -> None:
-        """Say something unasked; while a message is typed it waits."""
-        if not self._on or self.faults.silent:
-            return
-        if self._prompt is not None:
-            self._held.append(line)
-        else:
-            self._say(line)
-
-    def _put(self, data: bytes) -> None:
-        if self.faults.noise:
-            data = bytes(self._rng.randrange(256) if self._rng.random() < self.faults.noise else byte for byte in data)
-        self._write(data)
+            self.line.answer(command, lambda: self._message(command, length, text))
 
     # Commands
 
-    def _all(self, text: str) -> list[str] | None:
-        """Do all commands of a line; the first that fails ends it."""
+    def _obey(self, text: str) -> list[str] | None:
+        """Do all commands of a line; the first that fails ends it. An answer of several lines is one text."""
         lines: list[str] = []
         for command in _parts(text):
             for begin, refusals in self.faults.refuses.items():
                 if refusals and f"AT{command}".upper().startswith(begin):
-                    raise _Fails(refusals.pop(0))
+                    raise Fails(refusals.pop(0))
             found = self._one(command)
             if found is None:
                 return None
-            lines += found
+            if found:
+                lines.append("\r\n".join(found))
         return lines
 
     def _one(self, command: str) -> list[str] | None:
@@ -287,25 +153,26 @@ class Modem:
             return self._basic(upper, command)
         match = re.fullmatch(r"([+*^$][A-Z0-9]+)(=\?|\?|=.*)?", command, re.IGNORECASE | re.DOTALL)
         if match is None:
-            raise _Fails(_ERROR)
+            raise Fails(ERROR)
         name, rest = match[1].upper(), match[2] or ""
         handler = getattr(self, f"_do_{name[1:].lower()}", None) if name[0] == "+" else None
         if handler is None:
-            raise _Fails(_ERROR)
+            raise Fails(ERROR)
         found: list[str] | None = handler(rest)
         return found
 
     def _basic(self, upper: str, command: str) -> list[str] | None:
         if upper.startswith("D"):
             return self._dial(command[1:])
-        settings = self._settings
+        manner = self.line.manner
         match upper:
             case "E0" | "E1" | "E":
-                settings.echo = upper == "E1"
+                manner.echo = upper == "E1"
             case "V0" | "V1" | "V":
-                settings.words = upper == "V1"
+                manner.words = upper == "V1"
             case "Z" | "Z0" | "&F" | "&F0":
-                self._settings = _Settings(echo=settings.echo, memories=settings.memories)
+                self.line.manner = Manner(echo=manner.echo)
+                self._settings = _Settings(memories=self._settings.memories)
             case "I" | "I0":
                 return [self.persona.maker, self.persona.model, self.persona.firmware]
             case "H" | "H0":
@@ -313,7 +180,7 @@ class Modem:
             case "A":
                 return self._pick_up()
             case _ if not re.fullmatch(r"|[QXSL]\d*(=\d+)?|&[A-Z]\d*", upper):
-                raise _Fails(_ERROR)
+                raise Fails(ERROR)
         return []
 
     # Identity
@@ -357,14 +224,14 @@ class Modem:
 
     def _open_sim(self) -> Sim:
         if self.sim is None:
-            raise _cme(10)
+            raise cme(10)
         if not self._is_open(self.sim):
-            raise _cme(11 if self.sim.tries else 12)
+            raise cme(11 if self.sim.tries else 12)
         return self.sim
 
     def _do_cpin(self, rest: str) -> list[str]:
         if self.sim is None:
-            raise _cme(10)
+            raise cme(10)
         sim = self.sim
         if rest == "?":
             state = "READY" if self._is_open(sim) else "SIM PIN" if sim.tries else "SIM PUK"
@@ -372,24 +239,24 @@ class Modem:
         if rest == "=?":
             return []
         if self._is_open(sim):
-            raise _cme(3)
+            raise cme(3)
         if not sim.tries:
-            raise _cme(12)
+            raise cme(12)
         if rest[1:].strip().strip('"') != sim.pin:
             sim.tries -= 1
-            raise _cme(16)
+            raise cme(16)
         sim.open, sim.tries = True, 3
         return []
 
     def _do_crsm(self, rest: str) -> list[str]:
         """Read a file of the SIM (27.007, 8.18); only its serial number is there (51.011, 10.1.1)."""
         if self.sim is None:
-            raise _cme(10)
+            raise cme(10)
         if rest == "=?":
             return []
         words = rest[1:].split(",")
         if not all(word.strip().isdecimal() for word in words[:5]):
-            raise _cme(50)
+            raise cme(50)
         command, file, *where = (int(word) for word in words[:5])
         if file != _EF_ICCID:
             return ["+CRSM: 106,130"]  # no such file: 6A 82
@@ -410,7 +277,7 @@ class Modem:
             return ['+CLCK: ("SC")']
         if rest.upper().replace(" ", "") == '="SC",2':
             return [f"+CLCK: {int(self.sim is not None and self.sim.pin is not None)}"]
-        raise _cme(3)
+        raise cme(3)
 
     def _do_cfun(self, rest: str) -> list[str]:
         match rest.replace(" ", ""):
@@ -422,10 +289,11 @@ class Modem:
                 self.network.later(self._restart())
             case "=0" | "=4":
                 self.faults.state = 0
+                self.faults.deaf = False
             case "=1" | "=1,0":
                 self.faults.state = self.faults.state or 1
             case _:
-                raise _cme(50)
+                raise cme(50)
         return []
 
     def reset(self) -> None:
@@ -436,10 +304,7 @@ class Modem:
         await asyncio.sleep(0)
         self._on = False
         self._settings = _Settings()
-        self._line.clear()
-        self._prompt = None
-        self._body.clear()
-        self._held.clear()
+        self.line.clear()
         self._give_back()
         if self.sim is not None:
             self.sim.open = False
@@ -458,7 +323,10 @@ class Modem:
     # The line
 
     def _do_cmee(self, rest: str) -> list[str]:
-        return self._number("CMEE", rest, (0, 1, 2), lambda: self._settings.errors, self._set("errors"))
+        return self._number("CMEE", rest, (0, 1, 2), lambda: self.line.manner.errors, self._errors)
+
+    def _errors(self, mode: int) -> None:
+        self.line.manner.errors = mode
 
     def _do_cscs(self, rest: str) -> list[str]:
         if rest == "=?":
@@ -467,7 +335,7 @@ class Modem:
             return [f'+CSCS: "{self._settings.charset}"']
         charset = rest[1:].strip('"').upper()
         if charset not in ("GSM", "IRA", "HEX", "UCS2"):
-            raise _cme(50)
+            raise cme(50)
         self._settings.charset = charset
         return []
 
@@ -500,7 +368,7 @@ class Modem:
             return [f"+{name}: {get()}"]
         text = rest[1:].partition(",")[0].strip()
         if not text.isdecimal() or int(text) not in allowed:
-            raise _cme(50)
+            raise cme(50)
         put(int(text))
         return []
 
@@ -584,7 +452,7 @@ class Modem:
         if rest == "?":
             return [f"+CSMS: {self._settings.service},1,1,1"]
         if rest not in ("=0", "=1"):
-            raise _cms(302)
+            raise cms(302)
         self._settings.service = int(rest[1:])
         return ["+CSMS: 1,1,1"]
 
@@ -620,7 +488,7 @@ class Modem:
             ]
         asked = [part.strip().strip('"').upper() for part in rest[1:].split(",")]
         if any(name not in names for name in asked):
-            raise _cms(302)
+            raise cms(302)
         memories[: len(asked)] = asked
         return ["+CPMS: " + ",".join(f"{self._used(name)},{self.persona.stores[name]}" for name in memories)]
 
@@ -640,7 +508,7 @@ class Modem:
 
     def _find(self, text: str) -> tuple[dict[int, _Stored], int] | None:
         if not text.strip().isdecimal():
-            raise _cms(321)
+            raise cms(321)
         return next(((store, place) for shown, store, place in self._places() if shown == int(text)), None)
 
     def _do_cmgl(self, rest: str) -> list[str]:
@@ -649,9 +517,9 @@ class Modem:
             return ["+CMGL: (0-4)"]
         wanted = rest[1:].strip('" ') or "0"
         if not self._settings.pdu_mode:
-            raise _cms(303)
+            raise cms(303)
         if wanted not in ("0", "1", "2", "3", "4"):
-            raise _cms(305)
+            raise cms(305)
         lines: list[str] = []
         for shown, store, place in list(self._places()):
             one = store[place]
@@ -665,10 +533,10 @@ class Modem:
         found = self._find(rest[1:])
         if found is None:
             if self.persona.empty_place:
-                raise _cms(321)
+                raise cms(321)
             return []
         if not self._settings.pdu_mode:
-            raise _cms(303)
+            raise cms(303)
         one = found[0][found[1]]
         lines = [f"+CMGR: {one.state},,{one.length}", one.pdu]
         one.state = _READ if one.state == _UNREAD else one.state
@@ -702,7 +570,7 @@ class Modem:
                 or not text.strip().isdecimal()
                 or int(text) not in _numbers(self.persona.notify[place])
             ):
-                raise _cms(302)
+                raise cms(302)
             notify[place] = int(text)
         return []
 
@@ -711,9 +579,9 @@ class Modem:
             return ["+CNMA: (0-2)"]
         how, _, length = rest[1:].partition(",")
         if (how.strip() or "0") not in ("0", "1", "2"):
-            raise _cms(302)
+            raise cms(302)
         if self._unconfirmed is None:
-            raise _cms(340)
+            raise cms(340)
         if length:
             return self._ask_for_text(f"AT+CNMA={how}", f"={length}")
         self._confirm(how)
@@ -735,35 +603,34 @@ class Modem:
         self._open_sim()
         length = rest[1:].partition(",")[0].strip()
         if not self._settings.pdu_mode or not length.isdecimal():
-            raise _cms(304)
-        self._prompt = (command, int(length))
-        self._put(b"\r\n> ")
+            raise cms(304)
+        self.line.prompt(command, int(length))
         return None
 
     def _message(self, command: str, length: int, text: str) -> list[str]:
         if command.startswith("AT+CNMA"):
             if not re.fullmatch(r"(?:[0-9A-Fa-f]{2})+", text) or len(text) != 2 * length:
-                raise _cms(304)
+                raise cms(304)
             self._confirm(command.partition("=")[2])
             return []
         try:
             _, message = read_pdu(text, from_phone=True)
         except FrameError:
-            raise _cms(304) from None
+            raise cms(304) from None
         octets = bytes.fromhex(text)
         if len(octets) - 1 - octets[0] != length or not isinstance(message, Submit):
-            raise _cms(304)
+            raise cms(304)
         if command == "AT+CMGW":
             place = self._keep(_Stored(_UNSENT, text, length), self._settings.memories[1])
             if place is None:
-                raise _cms(322)
+                raise cms(322)
             return [f"+CMGW: {place}"]
         if not self.registered:
-            raise _cms(331)
+            raise cms(331)
         try:
             reference = self.network.submit(self, message)
         except Refused as refused:
-            raise _cms(refused.cause) from None
+            raise cms(refused.cause) from None
         self.sent += 1
         return [f"+CMGS: {reference}"]
 
@@ -781,7 +648,7 @@ class Modem:
 
     def take(self, message: Deliver | StatusReport) -> bool:
         """Take a message from the network; False: no room, or not to be reached."""
-        if not self.registered:
+        if not self.registered or self.faults.deaf:
             return False
         pdu, length = write_pdu(message, centre=Address.parse(self.network.centre))
         _, mt, _, ds, _ = self._settings.notify
@@ -834,7 +701,7 @@ class Modem:
             return [f"+CUSD: {int(self._settings.ussd)}"]
         match = re.fullmatch(r'=\s*([012])\s*(?:,\s*"?([^",]*)"?\s*(?:,\s*(\d+))?)?\s*', rest)
         if match is None:
-            raise _cme(50)
+            raise cme(50)
         self._settings.ussd = match[1] == "1"
         if match[2]:
             self.network.later(self._ask(self._read(match[2])))
@@ -880,7 +747,7 @@ class Modem:
     def _do_vts(self, rest: str) -> list[str]:
         call = next((call for call in self._calls if call.state == "active"), None)
         if call is None:
-            raise _cme(3)
+            raise cme(3)
         call.keys += rest[1:].replace('"', "").replace(",", "")
         return []
 
@@ -902,9 +769,9 @@ class Modem:
     def _dial(self, text: str) -> list[str]:
         number = text.lstrip("TPtp ").rstrip(";").strip()
         if not text.rstrip().endswith(";") or not re.fullmatch(r"[+*#0-9]+", number):
-            raise _Fails("NO CARRIER")
+            raise Fails("NO CARRIER")
         if not self.registered:
-            raise _Fails("NO CARRIER")
+            raise Fails("NO CARRIER")
         call = self.network.dial(number, caller=self.number)
         self._calls.append(call)
         call.watch(lambda: self._call_changed(call))
@@ -947,7 +814,7 @@ class Modem:
             if call.state == "incoming":
                 call.go("active")
                 return []
-        raise _Fails("NO CARRIER")
+        raise Fails("NO CARRIER")
 
     def _hang_up(self) -> None:
         for call in list(self._calls):

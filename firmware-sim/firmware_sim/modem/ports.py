@@ -112,13 +112,8 @@ class SocketPort:
             self._client.abort()
         self._client = client
 
-    def heard(self, client: asyncio.Transport, data: bytes) -> None:
-        """Take what a client says, if it still has the line."""
-        if client is self._client:
-            self.feed(data)
-
     def gone(self, client: asyncio.Transport) -> None:
-        """Have the line free again."""
+        """Have the line free again, if it was still with that client."""
         if client is self._client:
             self._client = None
 
@@ -136,7 +131,7 @@ class _Client(asyncio.Protocol):
         self._port.change(transport)
 
     def data_received(self, data: bytes) -> None:
-        self._port.heard(self._transport, data)
+        self._port.feed(data)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._port.gone(self._transport)

@@ -17,9 +17,6 @@ from urllib.parse import quote_plus
 from gateway.domain.outbox import DueNotice, GiveUp, Outcome, Sent, TryAgain
 from gateway.links.http import Poster, PostFailed
 from gateway.notify.short import compose_short
-from gateway.service.phone_queue import letter_for
-from gateway.store.directory import Directory
-from gateway.store.pool import Pool
 
 __all__ = ["HttpSmsChannel", "request"]
 
@@ -32,17 +29,8 @@ _CHINA = "+86"
 class HttpSmsChannel:
     """Posts texts to whatever provider a party's channel names."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        directory: Directory,
-        *,
-        link: Callable[[DueNotice], str | None],
-        dns_servers: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, *, link: Callable[[DueNotice], str | None], dns_servers: Sequence[str] = ()) -> None:
         """`link` makes the address of the answer page of a notice: nobody can write back to a provider."""
-        self._pool = pool
-        self._directory = directory
         self._link = link
         self._poster = Poster(
             headers={"User-Agent": "onekey-gateway"}, longest_answer=_LONGEST_ANSWER, dns_servers=dns_servers
@@ -60,14 +48,13 @@ class HttpSmsChannel:
         to, options = notice.party.phone, notice.spec.options
         if to is None:
             return GiveUp("the party has no phone")
-        async with self._pool.connection() as conn:
-            letter = await letter_for(conn, self._directory, number=to, case_id=notice.case.id)
         now = datetime.now(UTC)
         text = compose_short(
             notice,
             now=now,
             link=self._link(notice),
-            letter=letter.letter if letter.needed else None,
+            letter=None,
+            replies=False,
             parts=int(options.get("parts", 3)),
         )
         body, headers = request(options, number=to, text=text, id=notice.id, now=now, nonce=secrets.token_hex(8))

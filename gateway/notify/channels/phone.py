@@ -7,7 +7,8 @@ Accepted by the network is *delivered* until it reports otherwise (I7); an answe
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -16,10 +17,10 @@ import psycopg
 
 from gateway.domain.answers import answer_of_key
 from gateway.domain.outbox import DueNotice, GiveUp, Outcome, PartyAnswer, Sent, TryAgain
-from gateway.domain.phones import EMERGENCY_NUMBERS
+from gateway.domain.phones import is_emergency_line
 from gateway.notify.lanes import rank_of
 from gateway.notify.short import compose_short, parts_of
-from gateway.service.phone_queue import enqueue_notice, letter_for
+from gateway.service.phone_queue import Letter, enqueue_notice
 from gateway.store import phone_out
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, connect
@@ -29,6 +30,10 @@ __all__ = ["PhoneQueue", "SmsChannel", "VoiceChannel"]
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_TOGETHER_S = 0.02
+_ENTER_AT_ONCE = 3
+"""A storm queues thousands of texts: they take their turns at the database, and leave room in its pool."""
+
 _SMS_WAITS_S = 30.0
 _CALL_WAITS_S = 60.0
 _UNDER_WAY_S = 100.0
@@ -45,6 +50,7 @@ class PhoneQueue:
         self.pool = pool
         self.directory = directory
         self._rng = rng
+        self._entering = asyncio.Semaphore(_ENTER_AT_ONCE)
         self._waiting: dict[str, asyncio.Future[tuple[str, str | None, str | None]]] = {}
 
     async def run(self) -> None:
@@ -56,6 +62,8 @@ class PhoneQueue:
                     while True:
                         await self._look()
                         async for _ in session.notifies(timeout=_LOOK_S, stop_after=1):
+                            pass
+                        async for _ in session.notifies(timeout=_TOGETHER_S):
                             pass
             except psycopg.Error as exc:
                 _log.warning("what went out by phone cannot be followed: %s", type(exc).__name__)
@@ -70,6 +78,12 @@ class PhoneQueue:
             waiter = self._waiting.get(job)
             if waiter is not None and not waiter.done():
                 waiter.set_result((state, detail, keys))
+
+    @asynccontextmanager
+    async def entering(self) -> AsyncIterator[None]:
+        """Take one's turn at queueing."""
+        async with self._entering:
+            yield
 
     async def outcome(self, job: str, *, within_s: float) -> tuple[str, str | None, str | None] | None:
         """Return (state, detail, keys) of a job once it is over; None: it was not begun in time, and is withdrawn.
@@ -111,31 +125,33 @@ class SmsChannel:
         if to is None:
             return GiveUp("the party has no phone")
         queue = self._queue
-        async with queue.pool.connection() as conn:
-            letter = await letter_for(conn, queue.directory, number=to, case_id=notice.case.id)
-        text = compose_short(
-            notice,
-            now=datetime.now(UTC),
-            link=self._link(notice),
-            letter=letter.letter if letter.needed else None,
-            parts=int(options.get("parts", 3)),
-        )
         job = f"{notice.id}:{notice.channel}"
-        queued = await enqueue_notice(
-            queue.pool,
-            queue.directory,
-            job=job,
-            kind="sms",
-            notice_id=notice.id,
-            leg_id=notice.leg_id,
-            case_id=notice.case.id,
-            number=notice.number,
-            to=to,
-            text=text,
-            rank=rank_of(notice, first=notice.first),
-            parts=parts_of(text),
-            letter=letter.letter,
-        )
+        link = self._link(notice)
+
+        def compose(letter: Letter) -> str:
+            return compose_short(
+                notice,
+                now=datetime.now(UTC),
+                link=link,
+                letter=letter.letter if letter.needed else None,
+                parts=int(options.get("parts", 3)),
+            )
+
+        async with queue.entering():
+            queued = await enqueue_notice(
+                queue.pool,
+                queue.directory,
+                job=job,
+                kind="sms",
+                notice_id=notice.id,
+                leg_id=notice.leg_id,
+                case_id=notice.case.id,
+                number=notice.number,
+                to=to,
+                rank=rank_of(notice, first=notice.first),
+                compose=compose,
+                parts_of=parts_of,
+            )
         if not queued:
             return GiveUp("the records of the case cannot be read any more")
         over = await queue.outcome(job, within_s=float(options.get("within_s", _SMS_WAITS_S)))
@@ -154,31 +170,34 @@ class VoiceChannel:
         to, options = notice.party.phone, notice.spec.options
         if to is None:
             return GiveUp("the party has no phone")
-        if to in EMERGENCY_NUMBERS and not options.get("emergency_line"):
+        if is_emergency_line(to) and not options.get("emergency_line"):
             return GiveUp(f"no machine dials {to} unless site and licence allow it")
         if notice.reason not in ("alarm", "fallback", "procedure", "stand_in", "unanswered", "pressed_again"):
             return GiveUp("a call cannot say what this is about")
+        if notice.case.test:
+            return GiveUp("a call cannot say that this is a test")
         job = f"{notice.id}:{notice.channel}:{notice.tries}"
         queue = self._queue
-        queued = await enqueue_notice(
-            queue.pool,
-            queue.directory,
-            job=job,
-            kind="call",
-            notice_id=notice.id,
-            leg_id=notice.leg_id,
-            case_id=notice.case.id,
-            number=notice.number,
-            to=to,
-            text="",
-            rank=rank_of(notice, first=notice.first),
-            parts=1,
-            letter=None,
-        )
+        async with queue.entering():
+            queued = await enqueue_notice(
+                queue.pool,
+                queue.directory,
+                job=job,
+                kind="call",
+                notice_id=notice.id,
+                leg_id=notice.leg_id,
+                case_id=notice.case.id,
+                number=notice.number,
+                to=to,
+                rank=rank_of(notice, first=notice.first),
+                compose=None,
+            )
         if not queued:
             return GiveUp("the records of the case cannot be read any more")
         over = await queue.outcome(job, within_s=_CALL_WAITS_S)
         outcome = _outcome(notice, over)
+        if isinstance(outcome, TryAgain) and notice.channel + 1 < len(notice.party.channels):
+            return GiveUp(outcome.detail)  # whoever does not pick up is told otherwise, and called again by the plan
         if isinstance(outcome, Sent) and over is not None and over[2]:
             answer = answer_of_key(over[2])
             said: Any = PartyAnswer(answer=answer) if answer is not None else None

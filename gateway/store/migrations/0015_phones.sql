@@ -25,6 +25,7 @@ CREATE TABLE modem (
     operator    text,
     signal_dbm  smallint,
     busy        boolean NOT NULL DEFAULT false,
+    voice       boolean NOT NULL DEFAULT false,      -- may call people
     since       timestamptz NOT NULL,
     seen_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     heard_at    timestamptz,                         -- when its store of messages was last read
@@ -69,6 +70,7 @@ CREATE INDEX phone_out_due ON phone_out (rank, queued_at) WHERE state IN ('queue
 CREATE INDEX ON phone_out (peer, queued_at DESC);
 CREATE INDEX ON phone_out (leg_id);
 CREATE INDEX ON phone_out (queued_at DESC);
+CREATE INDEX ON phone_out (ended_at) WHERE sealed IS NOT NULL;
 
 CREATE TABLE phone_part (                            -- each part that the network took, for its status report
     out_id      text NOT NULL REFERENCES phone_out,
@@ -101,6 +103,8 @@ CREATE TABLE phone_in (                              -- as it came, before the m
     outcome     text,
     case_id     uuid REFERENCES cases,
     copies      integer NOT NULL DEFAULT 1,
+    tries       integer NOT NULL DEFAULT 0,          -- that failed
+    due_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     handled_at  timestamptz,
     UNIQUE (digest, occurrence)
 );
