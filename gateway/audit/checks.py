@@ -264,6 +264,16 @@ GATEWAYS = """
     FROM hearing WHERE swept_at < %(now)s - interval '60 seconds' AND EXISTS (SELECT FROM alive)
 """
 
+PHONES = """
+    SELECT 'phone_unheard', NULL::uuid, NULL::text, NULL::text, 'phone',
+           jsonb_build_object('since', min(received_at), 'messages', count(*))
+    FROM phone_in
+    -- What waits for its other parts has a little longer.
+    WHERE state <> 'handled' AND received_at < %(now)s - CASE state WHEN 'new' THEN interval '30 seconds'
+                                                         ELSE interval '3 minutes' END
+    HAVING count(*) > 0 LIMIT %(limit)s
+"""
+
 CHECKS = {
     "cases": CASES,
     "two_emergencies": TWO_EMERGENCIES,
@@ -276,6 +286,7 @@ CHECKS = {
     "deadlines": STEP_LATE,
     "journal": JOURNAL,
     "gateways": GATEWAYS,
+    "phones": PHONES,
 }
 
 # Procedures: what is known of each run in short, without the times, and then of few of them whole, for `steps`.

@@ -48,6 +48,10 @@ KINDS: Mapping[str, Mapping[str, str]] = {
         "zh": "给 {role} 的 {notices} 条通知自 {since} 起应发未发",
         "en": "messages to {role} are not sent: {notices}, due since {since}",
     },
+    "phone_unheard": {
+        "zh": "{messages} 条短信或来电自 {since} 起未处理",
+        "en": "messages or calls that came by phone are not dealt with: {messages}, since {since}",
+    },
     "call_missing": {
         "zh": "{role} 未应答，第 {call} 次呼叫应于 {since} 发出但没有发出",
         "en": "{role} did not answer, and call {call} that was due at {since} was not made",

@@ -229,6 +229,20 @@ async def test_messages_that_nobody_sends(nanjing: Watch) -> None:
     await nanjing.clears(finding)
 
 
+async def test_messages_by_phone_that_nobody_deals_with(nanjing: Watch) -> None:
+    await nanjing.sabotage(
+        "INSERT INTO phone_in (kind, modem, received_at, key_id, digest) "
+        "SELECT 'message', 'm', %s, id, 'x' FROM data_key LIMIT 1",
+        nanjing.desk.now,
+    )
+    nanjing.desk.turn(seconds=29)
+    await nanjing.clean()
+    nanjing.desk.turn(seconds=2)
+    finding = await nanjing.raises("phone_unheard", "not dealt with: 1", "未处理")
+    await nanjing.sabotage("UPDATE phone_in SET state = 'handled'")
+    await nanjing.clears(finding)
+
+
 async def test_messages_that_a_living_worker_holds_have_a_little_longer(nanjing: Watch) -> None:
     await unheard(nanjing.desk)
     await nanjing.sabotage("UPDATE notice SET worker = %s", nanjing.desk.worker)
