@@ -68,10 +68,24 @@ class ModemSettings(BaseModel):
         None
     )
     balance_text: Annotated[str, Field(description="What it is asked, as YE.")] = "YE"
+    balance_pattern: Annotated[
+        str, Field(description="Regular expression that finds the amount in the answer, as its first group.")
+    ] = r"(-?\d+(?:\.\d{1,2})?)\s*(?:元|yuan|CNY|RMB)"
     balance_low: Annotated[float, Field(description="Below this people are told.")] = 10.0
     power_cycle: Annotated[
         list[str], Field(description="Command that takes its power away and gives it back; {path} is its port.")
     ] = Field(default_factory=list)
+
+    @field_validator("balance_pattern")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except re.error as exc:
+            raise ValueError(f"no regular expression: {exc}") from exc
+        if groups < 1:
+            raise ValueError("has no group, as (\\d+), that holds the amount")
+        return value
 
     @field_validator("pin")
     @classmethod

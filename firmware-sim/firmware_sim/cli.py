@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     fuzzes.command("gsm")(_fuzz_gsm)
     app.add_typer(fuzzes, name="fuzz")
     app.command("simulate")(_simulate)
+    app.command("simulate-modem")(_simulate_modem)
 
 
 def _run(what: Coroutine[Any, Any, _T]) -> _T:
@@ -83,6 +84,29 @@ def _rate(text: str) -> float:
     if match is None:
         raise typer.BadParameter("write a rate like 5/s, 30/min or 100/h")
     return float(match[1]) / _UNITS_S[match[2] or "s"]
+
+
+def _simulate_modem(
+    paths: Annotated[list[Path], typer.Argument(help="Where the modems are to be found, as /tmp/modem0.")],
+    persona: Annotated[list[str] | None, typer.Option(help="sim800, a7670 or ec25; several in turn.")] = None,
+    pin: Annotated[str | None, typer.Option(help="PIN of their SIMs.", show_default=False)] = None,
+    speed: Annotated[float, typer.Option(min=0.1, max=100, help="How much faster the network's clock goes.")] = 1.0,
+) -> None:
+    """Have GSM modems on pseudo-terminals, with a small phone network that does what is typed.
+
+    Give their paths to the gateway as ``[[modems]]`` in onekey.toml, or to onekey modem test.
+    """
+    from firmware_sim.modem import console
+    from firmware_sim.modem.personas import PERSONAS
+
+    unknown = [name for name in persona or () if name not in PERSONAS]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(PERSONAS)}", param_hint="--persona")
+    if any(path.exists() and not path.is_symlink() for path in paths):
+        raise typer.BadParameter("there is something already", param_hint="PATHS")
+    chosen = [PERSONAS[name] for name in persona or PERSONAS]
+    out = Console()
+    _run(console.run(paths, chosen, pin=pin, speed=speed, say=lambda line: out.print(Text(line), soft_wrap=True)))
 
 
 def _demo(

@@ -65,7 +65,6 @@ _TELL_AFTER_S = 60.0
 _BALANCE_EVERY_S = 86_400.0
 _TROUBLES = (ModemState.DEAD, ModemState.STOPPED, ModemState.GONE)
 _SELF_TEST = "onekey self-test"
-_AMOUNT = re.compile(r"(-?\d+(?:\.\d{1,2})?)\s*(?:元|yuan|CNY|RMB)", re.IGNORECASE)
 
 
 def pdus(number: str, text: str, *, reference: int, report: bool = True) -> list[tuple[str, int]]:
@@ -293,7 +292,8 @@ class ModemPool:
                     known = {job.id: await phone_out.last_modem(conn, job.peer) for job in jobs}
                 left = [job for job in jobs if not self._begin(job, free, known[job.id])]
                 for job in left:
-                    await self._again(job, timedelta(0), job.avoid, "another job was quicker")
+                    async with self._pool.connection() as conn:
+                        await phone_out.give_back(conn, job.id)
                 if not jobs or left:
                     break
 
@@ -315,7 +315,6 @@ class ModemPool:
 
     def _begin(self, job: Job, free: list[Modem], known: str | None) -> bool:
         """Give a job to the best of those who are free; False: none of them can do it."""
-        assert self._tasks is not None
         able = [one for one in free if one.id not in job.avoid and (job.kind != "call" or one.settings.voice)]
         if not able:
             return False
@@ -323,7 +322,7 @@ class ModemPool:
         free.remove(modem)
         modem.busy_with = job.id
         self._doing[job.id] = modem
-        self._tasks.create_task(self._do(modem, job), name="modem-job")
+        self._aside(self._do(modem, job), name="modem-job")
         return True
 
     def _fitness(self, modem: Modem, known: str | None) -> tuple[bool, int, int, int]:
@@ -371,7 +370,7 @@ class ModemPool:
             async with self._pool.connection() as conn:
                 done = await phone_out.parts_sent(conn, job.id, modem=modem.id)
         self._observe("sms_sending")
-        reference: int | None = None
+        last: int | None = None
         for number, (pdu, length) in enumerate(parts, start=1):
             if number in done:
                 continue
@@ -383,12 +382,14 @@ class ModemPool:
                     return
                 continue
             self._sent[modem.id] = self._sent.get(modem.id, 0) + 1
-            if number < len(parts):  # at once: its report may come before the last part is out
+            if number == len(parts):
+                last = reference
+            else:  # at once: its report may come before the last part is out
                 self._aside(self._surely(partial(self._part, job, number, modem.id, reference)), name="modem-part")
         self._observe("sms_sent")
         # It is written down while the modem goes on with the next.
         self._unrecorded.add(job.id)
-        self._aside(self._record(job, modem.id, len(parts), reference), name="modem-record")
+        self._aside(self._record(job, modem.id, len(parts), last), name="modem-record")
 
     async def _record(self, job: Job, modem: str, part: int, reference: int | None) -> None:
         try:
@@ -610,10 +611,14 @@ class ModemPool:
                 self._aside(self._note_balance(modem, text), name="modems-balance")
 
     async def _note_balance(self, modem: Modem, text: str) -> None:
-        match = _AMOUNT.search(text)
-        if match is None:
+        match = re.search(modem.settings.balance_pattern, text, re.IGNORECASE)
+        try:
+            amount = Decimal(match[1]) if match is not None else None
+        except (ArithmeticError, TypeError):
+            amount = None
+        if amount is None:
+            _log.warning("modem %s: no amount is found in what the operator says of its balance", modem.id)
             return
-        amount = Decimal(match[1])
         async with self._pool.connection() as conn:
             await store.set_balance(conn, modem.id, amount)
         self._low.discard(modem.id)

@@ -25,6 +25,7 @@ __all__ = [
     "codes_in_use",
     "end",
     "finished",
+    "give_back",
     "last_modem",
     "lease",
     "listing",
@@ -211,6 +212,14 @@ async def again(conn: Connection, job: str, *, after: timedelta, avoid: Sequence
         "UPDATE phone_out SET state = 'queued', worker = NULL, due_at = onekey_now() + %s, avoid = %s, detail = %s "
         "WHERE id = %s AND state = 'sending'",
         (after, list(avoid), detail, job),
+    )
+
+
+async def give_back(conn: Connection, job: str) -> None:
+    """Let a job wait on as if nobody had taken it."""
+    await conn.execute(
+        "UPDATE phone_out SET state = 'queued', worker = NULL, tries = tries - 1 WHERE id = %s AND state = 'sending'",
+        (job,),
     )
 
 

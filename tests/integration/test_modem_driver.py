@@ -262,6 +262,46 @@ async def test_a_store_that_cannot_be_read_is_no_healthy_modem(tmp_path: Path) -
         await one.in_state(ModemState.READY)
 
 
+async def test_the_first_characters_may_be_lost_or_garbage(tmp_path: Path) -> None:
+    """A module that finds out the speed of the line by itself loses what comes first, and answers noise."""
+    async with bench(tmp_path) as one:
+        lost = 25
+
+        def feed(data: bytes) -> None:
+            nonlocal lost
+            taken, lost = data[lost:], max(0, lost - len(data))
+            if not taken:
+                one.port.write(bytes((0xFF, 0x00, 0x86)))
+            one.simulated.feed(taken)
+
+        one.port.feed = feed
+        await one.in_state(ModemState.READY)
+        await one.receives("and yet")
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        {"AT+CNMI=": ["+CMS ERROR: 302"] * 20},
+        {"AT+CNMI=?": ["ERROR"], "AT+CPMS=?": ["ERROR"]},
+        {"AT+CSMS": ["ERROR"] * 9, "AT+CVHU": ["ERROR"] * 9, "AT+COPS": ["ERROR"] * 9, "AT+CEREG": ["ERROR"] * 99},
+        {"AT+CHUP": ["ERROR"] * 9},
+        {"AT+CGSN": ["ERROR"], "AT+CGMI": ["ERROR"], "AT+CGMM": ["ERROR"], "AT+CGMR": ["ERROR"]},
+        {"AT+CPIN?": ["+CME ERROR: 14"] * 3},
+    ],
+    ids=["tells nothing", "says nothing of itself", "old", "no CHUP", "nameless", "SIM busy"],
+)
+async def test_what_a_module_does_not_know_is_done_without(tmp_path: Path, refuses: dict[str, list[str]]) -> None:
+    async with bench(tmp_path) as one:
+        one.simulated.faults.refuses |= refuses
+        await one.in_state(ModemState.READY)
+        await one.receives("and yet")
+        call = one.network.call(OURS, caller=THEIRS, rings_for_s=600)
+        await one.until(lambda: one.hub.rings == [THEIRS])
+        await asyncio.wait_for(call.ended(), 5)
+        await one.send("and back")
+
+
 async def test_a_full_store_is_emptied_and_the_backlog_arrives(tmp_path: Path) -> None:
     async with bench(tmp_path) as one:
         one.hub.broken = True

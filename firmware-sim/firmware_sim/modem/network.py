@@ -64,6 +64,7 @@ class Phone:
         presses: Keys that are pressed then, a second after picking up.
         busy: Is somebody else on the line?
         reachable: Is it switched on?
+        hears: Told of every text that is whole, with its own number.
     """
 
     number: str
@@ -73,6 +74,7 @@ class Phone:
     presses: str = ""
     busy: bool = False
     reachable: bool = True
+    hears: "Callable[[str, Text], None] | None" = None
     received: list[Text] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     _parts: dict[tuple[str, int, int], dict[int, UserData]] = field(default_factory=dict)
@@ -91,6 +93,8 @@ class Phone:
             whole = joined([parts[seq] for seq in sorted(self._parts.pop(key))])
         text = Text(sender, whole.text if whole.text is not None else whole.payload.hex(), at)
         self.received.append(text)
+        if self.hears is not None:
+            self.hears(self.number, text)
         return text
 
 

@@ -1,0 +1,226 @@
+"""All modems of a gateway as one: who sends what, what is told of one that fails, and what must not end the others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from firmware_sim.modem.device import Modem, Sim
+from firmware_sim.modem.network import Network, Text
+from firmware_sim.modem.personas import EC25, SIM800
+from firmware_sim.modem.ports import Port
+from gateway.config import ModemSettings
+from gateway.domain.outbox import DueNotice
+from gateway.keyring import Keyring
+from gateway.modems import arrivals
+from gateway.modems.pool import ModemPool
+from gateway.service.apply_site import apply_site
+from gateway.service.phone_queue import enqueue_own
+from gateway.site.load import load
+from gateway.store import outbox
+from gateway.store.directory import Directory
+from gateway.store.pool import Pool, connect
+from tests.integration.test_modem_driver import PACE, THEIRS
+from tests.integration.test_phone_messages import SIM as TERMINAL_SIM
+from tests.integration.test_phone_messages import site_file
+
+NUMBERS = ("+8613900000001", "+8613900000002")
+
+
+class Racked:
+    """A pool over simulated modems, in this process."""
+
+    def __init__(self, database: str, pool: Pool, directory: Directory, network: Network, worker: int) -> None:
+        self.database = database
+        self.pool = pool
+        self.directory = directory
+        self.network = network
+        self.worker = worker
+        self.modems: list[Modem] = []
+        self.ports: list[Port] = []
+        self.submitted: list[DueNotice] = []
+        self.machine: ModemPool
+        self._running: asyncio.Task[None]
+
+    def start(self) -> None:
+        self._running = asyncio.create_task(self.machine.run())
+
+    async def stop(self) -> None:
+        self._running.cancel()
+        await asyncio.wait({self._running})
+
+    async def rows(self, query: str) -> list[tuple[Any, ...]]:
+        async with self.pool.connection() as conn:
+            return await (await conn.execute(query.encode())).fetchall()
+
+    async def eventually(self, query: str, expected: list[tuple[Any, ...]], timeout_s: float = 15) -> None:
+        rows: list[tuple[Any, ...]] = []
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (rows := await self.rows(query)) != expected:
+                    await asyncio.sleep(0.03)  # other tasks are at it
+        except TimeoutError:
+            raise AssertionError(f"{query}\n gives {rows}, not {expected}") from None
+
+    async def queue(self, text: str, *, rank: int = 2) -> str:
+        async with self.pool.connection() as conn, conn.transaction():
+            return await enqueue_own(conn, self.directory, THEIRS, text, rank=rank)
+
+    @property
+    def read(self) -> list[Text]:
+        return self.network.phones[THEIRS].received
+
+
+@pytest.fixture
+async def racked(pool: Pool, database: str, keyring: Keyring, tmp_path: Path) -> Callable[..., Any]:
+    site_file().save(tmp_path / "site.yaml")
+    await apply_site(pool, keyring, load(tmp_path / "site.yaml").site, prune=False)
+
+    @asynccontextmanager
+    async def open_rack(*settings: dict[str, Any]) -> AsyncIterator[Racked]:
+        network = Network(speed=50, rng=Random(3))
+        network.phone(THEIRS)
+        async with await connect(database, name="test") as session:
+            worker = await outbox.register(session, "test")
+            rack = Racked(database, pool, Directory(keyring), network, worker)
+            options = []
+            for place, own in enumerate(settings):
+                port = Port(tmp_path / f"modem{place}")
+                port.plug_in()
+                modem = Modem(
+                    network,
+                    Sim(NUMBERS[place]),
+                    port.write,
+                    persona=(SIM800, EC25)[place],
+                    imei=f"86123456789012{place}",
+                )
+                port.feed = modem.feed
+                rack.modems.append(modem)
+                rack.ports.append(port)
+                options.append(ModemSettings.model_validate({"path": str(port.path)} | own))
+
+            def is_working_day(_: date) -> bool:
+                return True
+
+            rack.machine = ModemPool(
+                database,
+                pool,
+                rack.directory,
+                options,
+                replica="a",
+                worker=lambda: worker,
+                submit=rack.submitted.extend,
+                is_working_day=is_working_day,
+                rng=Random(1),
+                pace=PACE,
+            )
+            rack.start()
+            try:
+                await rack.eventually("SELECT count(*) FROM modem WHERE state = 'ready'", [(len(settings),)])
+                yield rack
+            finally:
+                await rack.stop()
+                for modem, port in zip(rack.modems, rack.ports, strict=True):
+                    modem.close()
+                    port.unplug()
+                await network.close()
+
+    return open_rack
+
+
+async def test_a_modem_that_is_lost_is_a_case_until_it_is_back(racked: Callable[..., Any]) -> None:
+    async with racked({}) as rack:
+        rack.ports[0].unplug()
+        case = "SELECT class, state, kinds FROM cases"
+        await rack.eventually(case, [("technical", "open", ["modem_lost"])])
+        rack.ports[0].plug_in()
+        await rack.eventually(case, [("technical", "closed", ["modem_lost"])])
+        rack.ports[0].unplug()
+        await rack.eventually("SELECT state FROM cases ORDER BY opened_at", [("closed",), ("open",)])
+
+
+async def test_what_one_modem_cannot_send_another_does(racked: Callable[..., Any]) -> None:
+    async with racked({}, {}) as rack:
+        rack.network.refuses = [38]
+        await rack.queue("by whom?")
+        await rack.eventually("SELECT state, tries, cardinality(avoid) FROM phone_out", [("sent", 2, 1)])
+        assert [one.text for one in rack.read] == ["by whom?"]
+
+
+async def test_an_answer_comes_back_to_the_number_that_was_seen(racked: Callable[..., Any]) -> None:
+    async with racked({}, {}) as rack:
+        for n in range(4):
+            await rack.queue(f"text {n}")
+            await rack.eventually("SELECT count(*) FROM phone_out WHERE state = 'sent'", [(n + 1,)])
+        assert len({one.sender for one in rack.read}) == 1
+
+
+async def test_a_number_that_there_is_none_is_not_tried_for_ever(racked: Callable[..., Any]) -> None:
+    async with racked({}) as rack:
+        rack.network.refuses = [1]
+        await rack.queue("for nobody")
+        await rack.eventually("SELECT state, detail FROM phone_out", [("failed", "there is no such number")])
+
+
+async def test_the_daily_limit_is_none_for_calls_for_help(racked: Callable[..., Any]) -> None:
+    async with racked({"daily_limit": 1}) as rack:
+        await rack.queue("the first")
+        await rack.eventually("SELECT count(*) FROM phone_out WHERE state = 'sent'", [(1,)])
+        await rack.queue("one too many")
+        await rack.queue("help", rank=0)
+        await rack.eventually("SELECT count(*) FROM phone_out WHERE state = 'sent'", [(2,)])
+        assert [one.text for one in rack.read] == ["the first", "help"]
+
+
+async def test_the_balance_by_a_code_and_by_a_message(racked: Callable[..., Any]) -> None:
+    async with racked({"balance_code": "*100#"}, {"balance_to": "10086", "balance_low": 50}) as rack:
+        rack.network.phone("10086", answer=lambda text: "您的余额为 8.40 元" if text.text == "YE" else None)
+        rack.machine._asked_balance_s.clear()  # it asked before there was anybody to answer
+        await rack.eventually("SELECT balance::text FROM modem ORDER BY path", [("36.50",), ("8.40",)], timeout_s=30)
+        await rack.eventually("SELECT problem FROM cases", [("modem …0121: only 8.40 left on its SIM",)])
+
+
+async def test_a_message_that_we_fail_on_holds_up_no_other(
+    racked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = arrivals.handle
+
+    async def failing(pool: Pool, directory: Directory, came: Any, *, worker: int | None) -> Any:
+        if came.id == 1:
+            raise RuntimeError("a fault of ours")
+        return await handle(pool, directory, came, worker=worker)
+
+    monkeypatch.setattr(arrivals, "handle", failing)
+    monkeypatch.setattr(arrivals, "_LATER", arrivals._LATER / 100)  # so that five tries take a second
+    async with racked({}) as rack:
+        await rack.network.text(NUMBERS[0], "the first", sender=TERMINAL_SIM)
+        await rack.network.text(NUMBERS[0], "SOS", sender=TERMINAL_SIM)
+        await rack.eventually("SELECT kinds FROM cases WHERE 'sos' = ANY (kinds)", [(["sos"],)])
+        await rack.eventually("SELECT outcome FROM phone_in WHERE id = 1", [("given up",)], timeout_s=30)
+        assert {notice.role for notice in rack.submitted} >= {"guardian", "ambulance_120"}
+
+
+async def test_a_pool_that_is_started_again_serves_its_modems(racked: Callable[..., Any]) -> None:
+    async with racked({}) as rack:
+        await rack.stop()
+        rack.start()
+        await rack.queue("once more")
+        await rack.eventually("SELECT state FROM phone_out", [("sent",)])
+
+
+async def test_one_that_hears_nothing_is_found_out_by_its_own_message(
+    racked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with racked({"number": NUMBERS[0]}) as rack:
+        await rack.eventually("SELECT count(*) FROM phone_in WHERE kind = 'message' AND outcome = 'stranger'", [(1,)])
+        rack.modems[0].faults.deaf = True
+        monkeypatch.setattr(rack.machine, "_pace", replace(PACE, self_test_s=0.5, echo_s=1.0))
+        waiting = asyncio.create_task(rack.network.text(NUMBERS[0], "SOS", sender=TERMINAL_SIM))
+        await rack.eventually("SELECT kinds FROM cases", [(["sos"],)], timeout_s=30)
+        await waiting
