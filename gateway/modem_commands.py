@@ -51,13 +51,12 @@ def list_modems(ctx: typer.Context, as_json: Json = False) -> None:
     if as_json:
         show_json({"modems": [_record(row) for row in rows], "unused_ports": unused})
         return
-    if rows:
-        show_table(
-            "Modems",
-            ["port", "state", "model", "network", "signal", "sent today", "balance", "what is wrong"],
-            [_line(row) for row in rows],
-        )
-    else:
+    for row in rows:
+        state, more = _line(row)
+        colour = "green" if state.startswith("ready") else "bold red"
+        out.print(f"[{colour}]{state:10}[/] {escape(row.path)}", highlight=False, soft_wrap=True)
+        out.print(f"{'':10} {escape(more)}", highlight=False, soft_wrap=True)
+    if not rows:
         out.print(f"No modem is known. {_HELP}", highlight=False)
     if unused:
         out.print(f"Ports that no gateway uses: {', '.join(unused)}", highlight=False)
@@ -86,18 +85,19 @@ def _record(row: ModemRow) -> dict[str, Any]:
     }
 
 
-def _line(row: ModemRow) -> list[str]:
+def _line(row: ModemRow) -> tuple[str, str]:
+    """Return how a modem is in a word or two, and what there is to know beside that."""
     state = row.state if row.fresh else "unknown: no gateway looks after it"
-    return [
-        row.path,
-        f"{state}{', busy' if row.busy and row.fresh else ''}",
-        row.model or "",
-        row.operator or "",
-        "" if row.signal_dbm is None else f"{row.signal_dbm} dBm",
-        str(row.sent_today),
-        "" if row.balance is None else str(row.balance),
-        row.problem or "",
+    parts = [
+        row.problem,
+        row.model,
+        row.operator,
+        None if row.signal_dbm is None else f"{row.signal_dbm} dBm",
+        f"{row.sent_today} sent today",
+        None if row.balance is None else f"balance {row.balance}",
+        None if row.case_id is None else f"case {row.case_id}",
     ]
+    return f"{state}{', busy' if row.busy and row.fresh else ''}", " · ".join(part for part in parts if part)
 
 
 @_modem.command("test")

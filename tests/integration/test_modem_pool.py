@@ -1,6 +1,10 @@
 """All modems of a gateway as one: who sends what, what is told of one that fails, and what must not end the others."""
 
 import asyncio
+import base64
+import json
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -224,3 +228,35 @@ async def test_one_that_hears_nothing_is_found_out_by_its_own_message(
         waiting = asyncio.create_task(rack.network.text(NUMBERS[0], "SOS", sender=TERMINAL_SIM))
         await rack.eventually("SELECT kinds FROM cases", [(["sos"],)], timeout_s=30)
         await waiting
+
+
+async def test_what_an_administrator_sees_and_sends(racked: Callable[..., Any], tmp_path: Path) -> None:
+    async with racked({}) as rack:
+
+        async def onekey(*arguments: str) -> str:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "gateway.cli", "--data", str(tmp_path), "--database", rack.database),
+                *("modem", *arguments),
+                env={**os.environ, "ONEKEY_MASTER_KEY": base64.b64encode(bytes(range(32))).decode()},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            out, err = await asyncio.wait_for(process.communicate(), 60)
+            assert process.returncode == 0, err.decode()
+            return out.decode()
+
+        (modem,) = json.loads(await onekey("list", "--json"))["modems"]
+        assert (modem["state"], modem["operator"], modem["sent_today"]) == ("ready", "CHINA MOBILE", 0)
+        assert "sent: accepted by the network, 1 message" in await onekey("send", THEIRS, "试一下")
+        assert [one.text for one in rack.read] == ["试一下"]
+        await rack.network.text(NUMBERS[0], "谢谢", sender=THEIRS)
+        await rack.eventually("SELECT count(*) FROM phone_in WHERE kind = 'message' AND state = 'handled'", [(1,)])
+        told = await onekey("log", "--json")
+        assert {(one["way"], one["kind"], one["number"]) for one in json.loads(told)} == {
+            ("out", "sms", "+86138****5678"),
+            ("in", "report", "+86138****5678"),
+            ("in", "message", "+86138****5678"),
+        }
+        assert "12345678" not in told
+        assert "谢谢" not in told
+        assert "CHINA MOBILE" in await onekey("list")
