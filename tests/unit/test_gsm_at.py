@@ -222,3 +222,22 @@ def test_no_answer_raises(line: str) -> None:
         replies.calls([text])
         replies.clock(text)
         replies.ussd(text)
+
+
+def test_a_late_ok_is_not_the_answer_of_a_message_that_was_not_typed_yet() -> None:
+    dialogue = Dialogue()
+    dialogue.send("AT+CMGS=20", prefix="+CMGS:", body="0011")
+    assert not any(isinstance(event, Answer) for event in dialogue.feed(b"\r\nOK\r\n"))
+    (prompt,) = dialogue.feed(b"\r\n> ")
+    assert isinstance(prompt, Prompt)
+    (answer,) = dialogue.feed(b"0011\x1a\r\n+CMGS: 7\r\n\r\nOK\r\n")
+    assert isinstance(answer, Answer)
+    assert answer.lines == ("+CMGS: 7",)
+
+
+def test_a_message_that_is_refused_before_it_is_typed_is_answered() -> None:
+    dialogue = Dialogue()
+    dialogue.send("AT+CMGS=20", prefix="+CMGS:", body="0011")
+    (answer,) = dialogue.feed(b"\r\n+CMS ERROR: 304\r\n")
+    assert isinstance(answer, Answer)
+    assert not answer.ok
