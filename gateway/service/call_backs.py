@@ -1,13 +1,9 @@
 """Calling the person back by a modem, as a procedure asks (R15): no answer is a fact, picking up is none (I7)."""
 
-from uuid import UUID
-
 from gateway.domain.case import Fact
 from gateway.domain.modems import CallState
-from gateway.domain.procedure import StepState, end_step
-from gateway.service.case_work import Work, WorkingDay, add_fact, locked
-from gateway.service.run_procedures import advance_work, apply_change, procedure_of
-from gateway.store import procedures
+from gateway.service.case_work import WorkingDay, add_fact, locked
+from gateway.service.run_procedures import advance_work, end_step_of
 from gateway.store.directory import Directory
 from gateway.store.phone_out import Job
 from gateway.store.pool import Pool
@@ -42,19 +38,7 @@ async def end_call(
             work.note("call.key", {"call": job.id, "keys": keys[:20]}, actor="person")
             await add_fact(work, Fact.HEARD, role="person", by="person")
         else:
-            await _end(work_step=job.step_id, work=work, how=how)
+            note = f"the call ended: {how.value}"
+            await end_step_of(work, job.step_id, NO_ANSWER, by="gateway", note=note)
         await advance_work(work, is_working_day)
         await work.flush()
-
-
-async def _end(*, work_step: UUID, work: Work, how: CallState) -> None:
-    found = await procedures.step_by_id(work.conn, work_step)
-    if found is None:
-        return
-    case_id, run_id, name = found
-    run = next(one for one in await procedures.runs_of(work.conn, case_id) if one.id == run_id)
-    step = next(one for one in (await procedure_of(work.conn, run)).steps if one.id == name)
-    row = (await procedures.steps_of(work.conn, case_id))[run_id][name]
-    if row.state is StepState.OPEN and NO_ANSWER in step.results:
-        change = end_step(step, row, result=NO_ANSWER, now=work.now)
-        await apply_change(work, run, change, by="gateway", note=f"the call ended: {how.value}")

@@ -12,10 +12,9 @@ from uuid import UUID, uuid4
 from gateway.domain.case import NotFound, StateConflict
 from gateway.domain.commands import check_arguments
 from gateway.domain.plan import DURESS
-from gateway.domain.procedure import StepState, end_step
 from gateway.domain.supervision import Profile
-from gateway.service.case_work import Work, WorkingDay, locked
-from gateway.service.run_procedures import advance_work, apply_change, procedure_of
+from gateway.service.case_work import WorkingDay, locked
+from gateway.service.run_procedures import advance_work, end_step_of
 from gateway.store import cases, procedures, supervision
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool
@@ -116,21 +115,10 @@ async def record_result(
             return
         data = {"command": command, "name": asked.name, "terminal": terminal, "state": state}
         work.note("command.answered", data, actor=f"terminal:{terminal}", private={"detail": detail})
-        await _end_step(work, asked, _STEP_RESULTS[state], by=f"terminal:{terminal}")
+        if asked.step_id is not None:
+            await end_step_of(work, asked.step_id, _STEP_RESULTS[state], by=f"terminal:{terminal}")
         await advance_work(work, is_working_day)
         await work.flush()
-
-
-async def _end_step(work: Work, command: CommandRow, result: str, *, by: str) -> None:
-    found = None if command.step_id is None else await procedures.step_by_id(work.conn, command.step_id)
-    if found is None:
-        return
-    case_id, run_id, name = found
-    run = next(one for one in await procedures.runs_of(work.conn, case_id) if one.id == run_id)
-    step = next(one for one in (await procedure_of(work.conn, run)).steps if one.id == name)
-    stands = (await procedures.steps_of(work.conn, case_id))[run_id][name]
-    if stands.state is StepState.OPEN and result in step.results:
-        await apply_change(work, run, end_step(step, stands, result=result, now=work.now), by=by)
 
 
 async def expire_commands(pool: Pool, directory: Directory) -> None:

@@ -17,7 +17,17 @@ from gateway.domain.kinds import CaseClass
 from gateway.domain.outbox import DueNotice
 from gateway.domain.phones import is_emergency_line
 from gateway.domain.plan import BASIC_PROCEDURE, DURESS, EVERY_KIND, Plan, legs_of, procedures_for
-from gateway.domain.procedure import Advance, Change, ChangeKind, Does, Procedure, StepRow, advance
+from gateway.domain.procedure import (
+    Advance,
+    Change,
+    ChangeKind,
+    Does,
+    Procedure,
+    StepRow,
+    StepState,
+    advance,
+    end_step,
+)
 from gateway.service import fan_out
 from gateway.service.case_work import Work, WorkingDay, locked, work_on
 from gateway.service.climb_ladders import climb_legs
@@ -35,6 +45,7 @@ __all__ = [
     "advance_case",
     "advance_work",
     "apply_change",
+    "end_step_of",
     "procedure_of",
     "start_procedure",
     "start_procedure_in",
@@ -214,6 +225,19 @@ async def _advance_run(
     for change in result.changes:
         await apply_change(work, run, change)
     return result
+
+
+async def end_step_of(work: Work, step_id: UUID, result: str, *, by: str, note: str | None = None) -> None:
+    """End a step with what a machine knows of it, if it is still open and may end so."""
+    found = await procedures.step_by_id(work.conn, step_id)
+    if found is None:
+        return
+    case_id, run_id, name = found
+    run = next(one for one in await procedures.runs_of(work.conn, case_id) if one.id == run_id)
+    step = next(one for one in (await procedure_of(work.conn, run)).steps if one.id == name)
+    stands = (await procedures.steps_of(work.conn, case_id))[run_id][name]
+    if stands.state is StepState.OPEN and result in step.results:
+        await apply_change(work, run, end_step(step, stands, result=result, now=work.now), by=by, note=note)
 
 
 _WORDS = {

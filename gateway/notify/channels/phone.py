@@ -7,8 +7,7 @@ Accepted by the network is *delivered* until it reports otherwise (I7); an answe
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -79,11 +78,25 @@ class PhoneQueue:
             if waiter is not None and not waiter.done():
                 waiter.set_result((state, detail, keys))
 
-    @asynccontextmanager
-    async def entering(self) -> AsyncIterator[None]:
-        """Take one's turn at queueing."""
+    async def enter(
+        self, notice: DueNotice, to: str, *, job: str, kind: str, compose: Callable[[Letter], str] | None
+    ) -> bool:
+        """Queue the text or call of a notice in one's turn; False: its case cannot be read any more."""
         async with self._entering:
-            yield
+            return await enqueue_notice(
+                self.pool,
+                self.directory,
+                job=job,
+                kind=kind,
+                notice_id=notice.id,
+                leg_id=notice.leg_id,
+                case_id=notice.case.id,
+                number=notice.number,
+                to=to,
+                rank=rank_of(notice, first=notice.first),
+                compose=compose,
+                parts_of=parts_of,
+            )
 
     async def outcome(self, job: str, *, within_s: float) -> tuple[str, str | None, str | None] | None:
         """Return (state, detail, keys) of a job once it is over; None: it was not begun in time, and is withdrawn.
@@ -137,21 +150,7 @@ class SmsChannel:
                 parts=int(options.get("parts", 3)),
             )
 
-        async with queue.entering():
-            queued = await enqueue_notice(
-                queue.pool,
-                queue.directory,
-                job=job,
-                kind="sms",
-                notice_id=notice.id,
-                leg_id=notice.leg_id,
-                case_id=notice.case.id,
-                number=notice.number,
-                to=to,
-                rank=rank_of(notice, first=notice.first),
-                compose=compose,
-                parts_of=parts_of,
-            )
+        queued = await queue.enter(notice, to, job=job, kind="sms", compose=compose)
         if not queued:
             return GiveUp("the records of the case cannot be read any more")
         over = await queue.outcome(job, within_s=float(options.get("within_s", _SMS_WAITS_S)))
@@ -178,20 +177,7 @@ class VoiceChannel:
             return GiveUp("a call cannot say that this is a test")
         job = f"{notice.id}:{notice.channel}:{notice.tries}"
         queue = self._queue
-        async with queue.entering():
-            queued = await enqueue_notice(
-                queue.pool,
-                queue.directory,
-                job=job,
-                kind="call",
-                notice_id=notice.id,
-                leg_id=notice.leg_id,
-                case_id=notice.case.id,
-                number=notice.number,
-                to=to,
-                rank=rank_of(notice, first=notice.first),
-                compose=None,
-            )
+        queued = await queue.enter(notice, to, job=job, kind="call", compose=None)
         if not queued:
             return GiveUp("the records of the case cannot be read any more")
         over = await queue.outcome(job, within_s=_CALL_WAITS_S)
