@@ -22,8 +22,13 @@ def tail(number: str) -> str:
 
 def is_emergency_line(number: str) -> bool:
     """Is it 110, 119, 120 or the like, with or without an area in front? No machine calls these by itself (D13)."""
-    digits = re.sub(r"\D", "", number.strip().removeprefix("+86").removeprefix("0086"))
-    return digits[-3:] in _EMERGENCY and len(digits) <= _LONGEST_AREA + 3
+    plain = number.strip()
+    bare = plain.removeprefix("+86").removeprefix("0086")
+    digits = re.sub(r"\D", "", bare)
+    if digits in _EMERGENCY:
+        return True
+    has_area = bare != plain or digits.startswith("0")
+    return has_area and digits[-3:] in _EMERGENCY and len(digits) <= _LONGEST_AREA + 3
 
 
 def masked(number: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gateway.config import ModemSettings, load
 from gateway.domain.answers import LETTERS, answer_of_key, free_letter, read_answer
-from gateway.domain.phones import masked, tail
+from gateway.domain.phones import is_emergency_line, masked, tail
 from gateway.embedded.supervisor import as_environment
 
 
@@ -108,3 +108,13 @@ def test_modems_reach_the_programs_of_the_supervisor() -> None:
     settings = load(modems=[{"path": "/dev/x", "pin": "4711", "power_cycle": ["uhubctl", "{path}"]}])
     written = json.loads(as_environment(settings)["ONEKEY_MODEMS"])
     assert [ModemSettings.model_validate(one) for one in written] == settings.modems
+
+
+@pytest.mark.parametrize("number", ["120", "119", "110", "025120", "0512-120", "+8625120", "+86120", "0086110", "999"])
+def test_lines_that_no_machine_calls(number: str) -> None:
+    assert is_emergency_line(number)
+
+
+@pytest.mark.parametrize("number", ["+8613812345120", "02588011120", "12349", "10086", "96120", "+862588011119"])
+def test_lines_that_only_look_like_those(number: str) -> None:
+    assert not is_emergency_line(number)
