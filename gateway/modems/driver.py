@@ -445,7 +445,7 @@ class Modem:
             self._doubts.pop((store, one.index), None)
             if (await self._port.ask(f"AT+CMGD={one.index}", timeout_s=self.pace.command_s)).ok:
                 deleted.append(one)
-        with contextlib.suppress(Exception):  # then the same octets count as the same message: nothing is lost by it
+        with contextlib.suppress(Exception):  # it is said with the next look that finds nothing
             if deleted:
                 await self._hub.forgotten(self.id, deleted)
         return True
@@ -473,23 +473,27 @@ class Modem:
         self._wake.set()
 
     async def _take_rings(self) -> None:
-        """Note who calls, and hang up at once: a call that waits keeps messages from arriving."""
+        """Note who calls, and hang up then: a call that waits keeps messages from arriving.
+
+        That it ends tells a terminal that it was heard. While it cannot be noted it rings on, and calls again (I1).
+        """
         if not self._rings:
             return
         assert self._port is not None
         numbers = set(self._rings)
         self._rings.clear()
-        for number in numbers:
-            await self._keep_ring(number)
-        if self._call is None:  # else it ends with our own call
+        kept = [await self._keep_ring(number) for number in numbers]
+        if all(kept) and self._call is None:  # else it ends with our own call
             await self._hang_up()
 
-    async def _keep_ring(self, number: str | None) -> None:
+    async def _keep_ring(self, number: str | None) -> bool:
         try:
             await self._hub.rang(self.id, number)
         except Exception as exc:  # noqa: BLE001 # it is tried until it is kept: nobody else knows of this call
             _log.error("modem %s: a call cannot be kept yet: %s", self.id, type(exc).__name__)
             asyncio.get_running_loop().call_later(0.5, self._ring_again, number)
+            return False
+        return True
 
     def _ring_again(self, number: str | None) -> None:
         self._rings.append(number)

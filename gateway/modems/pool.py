@@ -145,7 +145,6 @@ class ModemPool:
         self._doing: dict[str, Modem] = {}
         self._unrecorded: set[str] = set()
         self._sent: dict[str, int] = {}
-        self._busy_s: dict[str, float] = {}
         self._asked_balance_s: dict[str, float] = {}
         self._low: set[str] = set()
         self._asking: set[str] = set()
@@ -155,10 +154,6 @@ class ModemPool:
     def modems(self) -> list[Modem]:
         """Every modem that was found so far."""
         return list(self._modems.values())
-
-    def busy_s(self, modem: str) -> float:
-        """Return for how many seconds a modem was sending since it was found."""
-        return self._busy_s.get(modem, 0.0)
 
     async def run(self) -> None:
         """Keep the modems in service until cancelled."""
@@ -335,7 +330,6 @@ class ModemPool:
         )
 
     async def _do(self, modem: Modem, job: Job) -> None:
-        began_s = time.monotonic()
         try:
             try:
                 key = self._directory.keyring.unwrap(job.key_id, job.wrapped)
@@ -352,7 +346,6 @@ class ModemPool:
             if job.tries >= _MOST_FAULTS:
                 await self._surely(lambda: self._end(job, "failed", modem.id, "a fault of the gateway"))
         finally:
-            self._busy_s[modem.id] = self._busy_s.get(modem.id, 0.0) + time.monotonic() - began_s
             modem.busy_with = None
             self._doing.pop(job.id, None)
             self._wake.set()

@@ -457,10 +457,12 @@ async def test_a_call_that_cannot_be_kept_yet_is_kept_later(tmp_path: Path) -> N
     async with bench(tmp_path) as one:
         await one.in_state(ModemState.READY)
         one.hub.broken = True
-        one.network.call(OURS, caller=THEIRS)
-        await asyncio.sleep(0.5)
+        call = one.network.call(OURS, caller=THEIRS, rings_for_s=600)
+        await asyncio.sleep(1)
+        assert call.state == "incoming", "whoever is hung up on believes to have been heard"
         one.hub.broken = False
         await one.until(lambda: THEIRS in one.hub.rings)
+        await asyncio.wait_for(call.ended(), 5)
 
 
 @pytest.mark.parametrize("persona", PERSONAS.values(), ids=PERSONAS)
