@@ -161,6 +161,7 @@ class ModemPool:
         self._modems.clear()
         self._doing.clear()
         self._unrecorded.clear()
+        self._asking.clear()  # one that was cancelled before it began has tidied up nothing
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._lasting(self._find), name="modems-find")
@@ -180,13 +181,13 @@ class ModemPool:
                 _log.exception("a part of the modems failed")
             await asyncio.sleep(self._rng.uniform(0.2, 0.6))
 
-    def _aside(self, work: Awaitable[None], *, name: str) -> None:
+    def _aside(self, work: Callable[[], Awaitable[None]], *, name: str) -> None:
         """Do something beside everything else; what goes wrong in it ends only itself (D12)."""
         assert self._tasks is not None
 
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except Exception:  # noqa: BLE001 # see above
                 _log.exception("%s failed", name)
 
@@ -317,7 +318,7 @@ class ModemPool:
         free.remove(modem)
         modem.busy_with = job.id
         self._doing[job.id] = modem
-        self._aside(self._do(modem, job), name="modem-job")
+        self._aside(partial(self._do, modem, job), name="modem-job")
         return True
 
     def _fitness(self, modem: Modem, known: str | None) -> tuple[bool, int, int, int]:
@@ -378,11 +379,12 @@ class ModemPool:
             if number == len(parts):
                 last = reference
             else:  # at once: its report may come before the last part is out
-                self._aside(self._surely(partial(self._part, job, number, modem.id, reference)), name="modem-part")
+                recorded = partial(self._part, job, number, modem.id, reference)
+                self._aside(partial(self._surely, recorded), name="modem-part")
         self._observe("sms_sent")
         # It is written down while the modem goes on with the next.
         self._unrecorded.add(job.id)
-        self._aside(self._record(job, modem.id, len(parts), last), name="modem-record")
+        self._aside(partial(self._record, job, modem.id, len(parts), last), name="modem-record")
 
     async def _record(self, job: Job, modem: str, part: int, reference: int | None) -> None:
         try:
@@ -432,7 +434,7 @@ class ModemPool:
         async def progress(state: CallState) -> None:
             news.put_nowait(state)  # nothing of the call waits for the database
 
-        self._aside(self._tell_progress(job, news), name="modem-progress")
+        self._aside(partial(self._tell_progress, job, news), name="modem-progress")
         try:
             called = await modem.call(body["number"], progress=progress)
         except NotSent as exc:
@@ -483,11 +485,11 @@ class ModemPool:
                 for one in replies:
                     await enqueue_own(conn, self._directory, one.number, one.text, rank=1)
 
-        self._aside(self._surely(queue), name="modems-reply")
+        self._aside(partial(self._surely, queue), name="modems-reply")
 
     def _note_state(self, state: StateRow) -> None:
         """Note what a terminal says of itself, which nobody waits for."""
-        self._aside(store_states(self._pool, [state]), name="modems-state")
+        self._aside(partial(store_states, self._pool, [state]), name="modems-state")
 
     # How they are
 
@@ -533,9 +535,12 @@ class ModemPool:
             # Before it said which one it is, its trouble was that of its port.
             for name in {modem.id, str(modem.path)} - self._low:
                 await modem_troubles.settle_trouble(self._pool, self._directory, name)
-            if modem.ready and modem.id not in self._asking:
-                self._asking.add(modem.id)
-                self._aside(self._ask(modem), name="modems-ask")
+            self._begin_asking(modem)
+
+    def _begin_asking(self, modem: Modem) -> None:
+        if modem.ready and modem.id not in self._asking:
+            self._asking.add(modem.id)
+            self._aside(partial(self._ask, modem), name="modems-ask")
 
     async def _ask(self, modem: Modem) -> None:
         """Ask what takes its time: nobody else is kept waiting by it."""
@@ -601,7 +606,7 @@ class ModemPool:
         for modem in self.modems:
             to = modem.settings.balance_to
             if modem.id == modem_id and to is not None and tail(sender) == tail(to):
-                self._aside(self._note_balance(modem, text), name="modems-balance")
+                self._aside(partial(self._note_balance, modem, text), name="modems-balance")
 
     async def _note_balance(self, modem: Modem, text: str) -> None:
         match = re.search(modem.settings.balance_pattern, text, re.IGNORECASE)

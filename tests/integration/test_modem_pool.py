@@ -59,6 +59,14 @@ class Racked:
         self._running.cancel()
         await asyncio.wait({self._running})
 
+    def give_up_before_it_asks(self) -> None:
+        """Cancel the pool, and have it ask its modem something that is cancelled before its first step."""
+        (modem,) = self.machine.modems
+        assert modem.ready
+        self._running.cancel()
+        self.machine._asking.clear()
+        self.machine._begin_asking(modem)
+
     async def rows(self, query: str) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as conn:
             return await (await conn.execute(query.encode())).fetchall()
@@ -216,6 +224,18 @@ async def test_a_pool_that_is_started_again_serves_its_modems(racked: Callable[.
         rack.start()
         await rack.queue("once more")
         await rack.eventually("SELECT state FROM phone_out", [("sent",)])
+
+
+async def test_what_was_cancelled_before_it_began_is_asked_again(
+    racked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with racked({"number": NUMBERS[0]}) as rack:
+        await rack.eventually("SELECT count(*) FROM phone_in WHERE kind = 'message' AND outcome = 'stranger'", [(1,)])
+        monkeypatch.setattr(rack.machine, "_pace", replace(PACE, self_test_s=0.0))
+        rack.give_up_before_it_asks()
+        await rack.stop()
+        rack.start()
+        await rack.eventually("SELECT count(*) > 1 FROM phone_in WHERE kind = 'message'", [(True,)])
 
 
 async def test_one_that_hears_nothing_is_found_out_by_its_own_message(
