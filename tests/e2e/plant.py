@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -63,8 +63,8 @@ class Plant:
         async with open_pool(self.database, name="test", size=1) as pool:
             await apply_site(pool, Keyring.from_text(self.master_key), load(file).site, prune=False)
 
-    def start_gateway(self, *, kill_at: str | None = None) -> None:
-        """Start the gateway; with `kill_at` ("step:n") it dies there."""
+    def start_gateway(self, *, kill_at: str | None = None, under: Sequence[str] = ()) -> None:
+        """Start the gateway; with `kill_at` ("step:n") it dies there, `under` is a command that runs it."""
         assert self.gateway is None or self.gateway.poll() is not None
         environment = {
             **os.environ,
@@ -80,7 +80,7 @@ class Plant:
         }
         if kill_at is not None:
             environment["KILL_AT"] = kill_at
-        program = [sys.executable, str(Path(__file__).with_name("gateway_under_test.py"))]
+        program = [*under, sys.executable, str(Path(__file__).with_name("gateway_under_test.py"))]
         with (self.directory / "gateway.log").open("ab") as log:
             self.gateway = subprocess.Popen(program, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

@@ -1,6 +1,8 @@
 """When there is no data network: presses by SMS, people told by SMS and by a call, kills, modems that fail."""
 
 import asyncio
+import os
+import subprocess
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -229,6 +231,40 @@ async def test_without_an_ip_network_sms_and_calls_still_go_out(tmp_path: Path) 
         assert guardian.received
         assert [how for _, how in community.calls] == ["answered"]
         assert await site.rows("SELECT answer, via FROM answer") == [("coming", "voice")]
+
+
+NO_NETWORK = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--net")
+"""Runs a program where there is no network, not even a loopback."""
+
+
+def may_be_without_network() -> bool:
+    try:
+        return subprocess.run([*NO_NETWORK, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not may_be_without_network(), reason="this system lets nobody have a network namespace (unshare)")
+async def test_a_gateway_that_starts_without_any_network_hears_and_tells_by_phone(tmp_path: Path) -> None:
+    async with (
+        rack(tmp_path, modems=2, personas=(SIM800, EC25)) as modems,
+        plant(tmp_path, households=1, alter=without_internet, ONEKEY_MODEMS=modems.settings, PACE=FAST) as site,
+    ):
+        guardian = modems.network.phone(GUARDIAN, answer=lambda said: "1" if "回1" in said.text else None)
+        community = modems.network.phone(NEIGHBOUR, picks_up_after_s=1.0, presses="1")
+        site.start_gateway(under=NO_NETWORK)
+        await modem_ready(site, 2)
+        await modems.network.text(GATEWAY_NUMBER, "SOS 32.0611,118.7921 70%", sender=SIM)
+        await site.eventually(
+            "SELECT role, state FROM leg WHERE role IN ('guardian', 'community') ORDER BY 1",
+            [("community", "answered"), ("guardian", "answered")],
+            timeout_s=60,
+        )
+        assert guardian.received
+        assert [how for _, how in community.calls] == ["answered"]
+        assert sorted(await site.rows("SELECT answer, via FROM answer")) == [("coming", "sms"), ("coming", "voice")]
+        # Nobody who is reached by the network only was told, and it is known.
+        assert await site.rows("SELECT count(*) FROM leg WHERE state IN ('answered', 'delivered')") == [(2,)]
 
 
 @pytest.mark.parametrize("step", ["sms_read", "sms_kept", "sms_handled", "sms_deleted", "sms_sending", "sms_sent"])
