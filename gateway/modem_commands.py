@@ -18,7 +18,7 @@ from gateway.domain.case import StateConflict
 from gateway.domain.phones import masked
 from gateway.keyring import ErasedKey, KeyringError
 from gateway.modems.checkup import Finding, checkup
-from gateway.modems.pool import pdus
+from gateway.modems.texts import pdus
 from gateway.service.phone_queue import enqueue_own
 from gateway.store import modems, phone_out
 from gateway.store.directory import Directory

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import partial
 from random import Random
-from uuid import UUID
 
 import psycopg
 
@@ -26,10 +25,9 @@ from gateway.links.mqtt import Delivery, LinkDown, MqttLink
 from gateway.metrics import ALARMS, QUARANTINED, STAGE
 from gateway.service.quarantine import Misread, keep, keep_alarm, press_of
 from gateway.service.raise_alarm import NoSite, Press, Raised, raise_alarm, raise_alarms
-from gateway.service.telemetry import sane_time
+from gateway.service.telemetry import sane_time, state_of
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, is_data_error
-from gateway.store.telemetry import StateRow
 from protocols.errors import FrameError
 from protocols.okc import Down, Up, down_topic, parse_up, up_filter
 from schemas.commands import Ack
@@ -245,7 +243,7 @@ class AlarmLane:
         if uid is None or press is None or read.terminal is None:
             over()
             return
-        self._aftermath.renew(_state(uid, delivery, press))
+        self._aftermath.renew(state_of(uid, press))
         if time.monotonic() - delivery.received_mono > _OVERTAKEN_S:
             # It stays in the inbox until then: whoever comes after us would look for it as well.
             self._aftermath.catch_up(read.terminal, uid, since=delivery.received_at, done=over)
@@ -378,19 +376,3 @@ def _as_it_came(read: _Read, press: Press) -> Press:
 def _dated(alarm: ReadAlarm, delivery: Delivery) -> bool:
     """Has the terminal a clock? Without one its times begin again with it, and would make a new press an old one."""
     return alarm.at is not None and sane_time(alarm.at, delivery.received_at) == alarm.at
-
-
-def _state(terminal: UUID, delivery: Delivery, press: Press) -> StateRow:
-    skew_s = None if press.pressed_at is None else (press.pressed_at - press.received_at).total_seconds()
-    return StateRow(
-        terminal=terminal,
-        seen_at=delivery.received_at,
-        status_at=delivery.received_at,
-        boot=press.boot,
-        seq=press.seq,
-        battery_pct=press.battery_pct,
-        signal_dbm=press.signal_dbm,
-        fix=press.fix,
-        fix_at=None if press.fix is None else delivery.received_at,
-        clock_skew_s=skew_s,
-    )

@@ -20,12 +20,13 @@ from gateway.config import ModemSettings
 from gateway.domain.modems import CallState, ModemState
 from gateway.links.modem_port import ModemGone, ModemPort, ModemSilent
 from gateway.modems.bring_up import Identity, Refused, Setup, Stopped, bring_up, told
+from gateway.modems.calls import Call, Called
 from gateway.modems.pace import Pace
 from protocols.gsm import replies
 from protocols.gsm.at import Notice
 from protocols.gsm.causes import Action, Cause, cause_of
 
-__all__ = ["Arrived", "Called", "Hub", "Modem", "NotSent"]
+__all__ = ["Arrived", "Hub", "Modem", "NotSent"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +37,6 @@ _MOST_RINGS_WITHOUT_NUMBER = 2
 _PATIENCE = 3
 _DUPLICATE = 0xC5
 """Of a service centre that has a message already."""
-
-_PRESSED = ("+DTMF:", "+RXDTMF:", "+QTONEDET:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +56,6 @@ class NotSent(Exception):
         super().__init__(text)
         self.action = action
         self.unsure = unsure
-
-
-@dataclass(frozen=True, slots=True)
-class Called:
-    """How a call ended. ``keys`` were pressed by the other side."""
-
-    how: CallState
-    picked_up: bool
-    keys: str
-    detail: str
 
 
 class Hub(Protocol):
@@ -147,7 +136,7 @@ class Modem:
         self._again = False
         self._wrong: Exception | None = None
         self._doubts: dict[tuple[str | None, int | None], int] = {}
-        self._call: _Call | None = None
+        self._call: Call | None = None
         self._ussd: asyncio.Future[replies.Ussd] | None = None
 
     # How it is
@@ -606,7 +595,7 @@ class Modem:
         port = self._port
         if port is None:
             raise NotSent("the modem is gone", Action.ELSEWHERE)
-        self._call = call = _Call()
+        self._call = call = Call()
         try:
             answer = await port.ask(f"ATD{number};", calls=True, timeout_s=max(20.0, self.pace.command_s))
             if not answer.ok:
@@ -615,7 +604,7 @@ class Modem:
                     raise NotSent(cause.text, cause.action)
                 call.heard(answer.final.outcome.name.replace("_", " "))
             await progress(CallState.DIALLING)
-            return await self._follow(port, call, progress, ring_s or self.pace.ring_s)
+            return await call.follow(port, self.pace, progress, ring_s=ring_s or self.pace.ring_s)
         except ModemGone:
             raise NotSent("the modem was pulled out", Action.ELSEWHERE) from None
         except ModemSilent as exc:
@@ -629,38 +618,6 @@ class Modem:
                 self._wake.set()
             except ModemSilent as exc:
                 self._fail(exc)
-
-    async def _follow(
-        self, port: ModemPort, call: "_Call", progress: Callable[[CallState], Awaitable[None]], ring_s: float
-    ) -> Called:
-        """Look at the call again and again: the only way to learn of everything that all modems know."""
-        until_s = time.monotonic() + ring_s
-        seen = CallState.DIALLING
-        while call.how is None:
-            lines = (await port.ask("AT+CLCC", prefix="+CLCC:", timeout_s=self.pace.command_s)).lines
-            mine = next((one for one in replies.calls(lines) if not one.incoming and one.voice), None)
-            if mine is None and call.how is None:
-                await asyncio.sleep(self.pace.poll_s / 2)  # its last words may still be on their way
-                call.end(CallState.HUNG_UP if call.picked_up else CallState.FAILED, "the call is over")
-                break
-            now = {2: CallState.DIALLING, 3: CallState.RINGING, 0: CallState.PICKED_UP}.get(mine.state if mine else -1)
-            if now is not None and now is not seen:
-                seen = now
-                await progress(now)
-                if now is CallState.RINGING:
-                    call.rang = True
-                if now is CallState.PICKED_UP:
-                    call.picked_up = True
-                    until_s = time.monotonic() + self.pace.talk_s
-            if call.keys or time.monotonic() > until_s:
-                call.end(CallState.HUNG_UP if call.picked_up else CallState.NO_ANSWER, "hung up by us")
-                break
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.pace.poll_s):
-                    await call.changed.wait()
-            call.changed.clear()
-        assert call.how is not None
-        return Called(call.how, call.picked_up, call.keys, call.detail)
 
     async def _hang_up(self) -> None:
         if self._port is None:
@@ -678,41 +635,3 @@ def _sound(one: Arrived) -> bool:
         return False
     behind = len(octets) - 1 - octets[0] if octets else 0
     return one.length in (None, len(octets), behind)
-
-
-class _Call:
-    """A call of ours while it goes on."""
-
-    def __init__(self) -> None:
-        self.how: CallState | None = None
-        self.rang = False
-        self.picked_up = False
-        self.keys = ""
-        self.detail = ""
-        self.changed = asyncio.Event()
-
-    def end(self, how: CallState, detail: str) -> None:
-        if self.how is None:
-            self.how, self.detail = how, detail
-            self.changed.set()
-
-    def heard(self, line: str) -> bool:
-        """Take what a modem says, if it is about the call."""
-        if line.startswith(("NO CARRIER", "VOICE CALL: END")):
-            ended = CallState.HUNG_UP if self.picked_up else CallState.NO_ANSWER if self.rang else CallState.FAILED
-            self.end(ended, "the other side or the network ended it")
-        elif line.startswith("BUSY"):
-            self.end(CallState.BUSY, "busy")
-        elif line.startswith("NO ANSWER"):
-            self.end(CallState.NO_ANSWER, "nobody picked up")
-        elif line.startswith("NO DIALTONE"):
-            self.end(CallState.FAILED, "no network")
-        elif line.startswith(_PRESSED):
-            self.keys += "".join(char for char in line.partition(":")[2] if char in "0123456789*#")
-            self.picked_up = True
-            self.changed.set()
-        elif line.startswith(("MO RING", "MO CONNECTED", "VOICE CALL", "^DSCI", "^ORIG", "^CONF", "^CONN", "^CEND")):
-            self.changed.set()
-        else:
-            return False
-        return True

@@ -12,9 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -25,11 +23,12 @@ import psycopg
 from gateway.config import ModemSettings
 from gateway.domain.modems import CallState, ModemState
 from gateway.domain.outbox import DueNotice
-from gateway.domain.phones import tail
 from gateway.keyring import ErasedKey, KeyringError
 from gateway.modems.arrivals import Arrivals
 from gateway.modems.driver import Arrived, Modem, NotSent
 from gateway.modems.pace import Pace
+from gateway.modems.texts import pdus
+from gateway.modems.watch import Watch
 from gateway.service import call_backs, modem_troubles
 from gateway.service.case_work import WorkingDay
 from gateway.service.phone_messages import Reply
@@ -41,59 +40,21 @@ from gateway.store.directory import Directory
 from gateway.store.phone_out import Job
 from gateway.store.pool import Pool, connect, is_data_error
 from gateway.store.telemetry import StateRow
-from protocols.gsm.address import Address
 from protocols.gsm.causes import Action
-from protocols.gsm.coding import DataCoding
-from protocols.gsm.tpdu import Submit, write_pdu
-from protocols.gsm.userdata import split
 
-__all__ = ["ModemPool", "pdus"]
+__all__ = ["ModemPool"]
 
 _log = logging.getLogger(__name__)
 
 _ALIKE = re.compile(r"[*?\[]")
 _LOOK_S = 1.0
-_SHOW_S = 5.0
-_VALID = timedelta(hours=6)
+_COUNT_EVERY_S = 5.0
 _MOST_TRIES = 12
 _MOST_FAULTS = 3
 _CALLS, _ALL = 1, 9
 """Ranks: calls for help, and everything."""
 
 _LONGEST_RETRY = timedelta(minutes=2)
-_TELL_AFTER_S = 60.0
-_BALANCE_EVERY_S = 86_400.0
-_TROUBLES = (ModemState.DEAD, ModemState.STOPPED, ModemState.GONE)
-_SELF_TEST = "onekey self-test"
-
-
-def pdus(number: str, text: str, *, reference: int, report: bool = True) -> list[tuple[str, int]]:
-    """Return a text for a number as the modem takes it, part by part.
-
-    Raises:
-        ValueError: No such number, or a text that is too long.
-    """
-    recipient = Address.parse(number)
-    return [
-        write_pdu(
-            Submit(
-                recipient=recipient,
-                user=user,
-                coding=DataCoding.of(user.alphabet),
-                validity=_VALID,
-                report=report,
-            )
-        )
-        for user in split(text, reference=reference)
-    ]
-
-
-@dataclass(slots=True)
-class _Test:
-    """A message of a modem to itself."""
-
-    sent_s: float
-    heard: bool = False
 
 
 class ModemPool:
@@ -125,13 +86,23 @@ class ModemPool:
         self._rng = rng
         self._pace = pace or Pace()
         self._observe = observe
+        self._wake = asyncio.Event()
+        self._watch = Watch(
+            pool,
+            directory,
+            replica=replica,
+            pace=self._pace,
+            modems=lambda: self.modems,
+            aside=self._aside,
+            freed=self._wake.set,
+        )
         self._arrivals = Arrivals(
             pool,
             directory,
             submit=submit,
             worker=worker,
             reply=self._reply,
-            heard=self._heard,
+            heard=self._watch.heard,
             note=self._note_state,
             mine=lambda name: any(one.id == name for one in self.modems),
             rng=rng,
@@ -140,15 +111,9 @@ class ModemPool:
         self._turn = asyncio.Lock()
         self._modems: dict[Path, Modem] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._wake = asyncio.Event()
-        self._show = asyncio.Event()
         self._doing: dict[str, Modem] = {}
         self._unrecorded: set[str] = set()
         self._sent: dict[str, int] = {}
-        self._asked_balance_s: dict[str, float] = {}
-        self._low: set[str] = set()
-        self._asking: set[str] = set()
-        self._tests: dict[str, _Test] = {}
 
     @property
     def modems(self) -> list[Modem]:
@@ -161,14 +126,14 @@ class ModemPool:
         self._modems.clear()
         self._doing.clear()
         self._unrecorded.clear()
-        self._asking.clear()  # one that was cancelled before it began has tidied up nothing
+        self._watch.forget()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._lasting(self._find), name="modems-find")
             tasks.create_task(self._lasting(self._arrivals.run), name="modems-arrivals")
             tasks.create_task(self._lasting(self._listen), name="modems-listen")
             tasks.create_task(self._lasting(self._give_out), name="modems-give-out")
-            tasks.create_task(self._lasting(self._report), name="modems-report")
+            tasks.create_task(self._lasting(self._watch.run), name="modems-watch")
 
     async def _lasting(self, part: Callable[[], Any]) -> None:
         """Run a part again when the database or a fault of ours has ended it."""
@@ -226,7 +191,7 @@ class ModemPool:
         """Show how it is, and use it if it can be used."""
         del modem
         self._wake.set()
-        self._show.set()
+        self._watch.changed()
 
     async def pin_refused(self, modem: str, pin: str) -> bool:
         """Was this PIN tried before, and not right?"""
@@ -270,7 +235,7 @@ class ModemPool:
             worker = self._worker()
             if worker is None:
                 continue
-            if time.monotonic() - checked_s > _SHOW_S:
+            if time.monotonic() - checked_s > _COUNT_EVERY_S:
                 checked_s = time.monotonic()
                 await self._count(worker)
             while free := self._free():
@@ -490,136 +455,3 @@ class ModemPool:
     def _note_state(self, state: StateRow) -> None:
         """Note what a terminal says of itself, which nobody waits for."""
         self._aside(partial(store_states, self._pool, [state]), name="modems-state")
-
-    # How they are
-
-    async def _report(self) -> None:
-        """Write down how the modems are, and tell people of one that is lost."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SHOW_S):
-                    await self._show.wait()
-            self._show.clear()
-            for modem in self._shown():
-                async with self._pool.connection() as conn:
-                    await store.show(
-                        conn,
-                        id=modem.id,
-                        replica=self._replica,
-                        path=str(modem.path),
-                        state=modem.state,
-                        problem=modem.problem,
-                        maker=modem.identity.maker,
-                        model=modem.identity.model,
-                        operator=modem.operator,
-                        signal_dbm=modem.signal_dbm,
-                        busy=modem.busy_with is not None,
-                        voice=modem.settings.voice,
-                        since=modem.since,
-                        heard_at=modem.heard_at,
-                    )
-                await self._look_after(modem)
-            await asyncio.sleep(min(0.2, self._pace.find_s))
-
-    def _shown(self) -> list[Modem]:
-        """Return the modems, each once: one that came back at another port is not gone."""
-        there = {modem.id for modem in self.modems if modem.state is not ModemState.GONE}
-        return [modem for modem in self.modems if modem.state is not ModemState.GONE or modem.id not in there]
-
-    async def _look_after(self, modem: Modem) -> None:
-        lost_s = (datetime.now(UTC) - modem.since).total_seconds()
-        patience_s = self._pace.find_s if modem.state is not ModemState.GONE else min(_TELL_AFTER_S, self._pace.boot_s)
-        if modem.state in _TROUBLES and lost_s >= patience_s:
-            await modem_troubles.raise_trouble(self._pool, self._directory, modem.id, modem.problem or modem.state)
-        elif modem.state is ModemState.READY:
-            # Before it said which one it is, its trouble was that of its port.
-            for name in {modem.id, str(modem.path)} - self._low:
-                await modem_troubles.settle_trouble(self._pool, self._directory, name)
-            self._begin_asking(modem)
-
-    def _begin_asking(self, modem: Modem) -> None:
-        if modem.ready and modem.id not in self._asking:
-            self._asking.add(modem.id)
-            self._aside(partial(self._ask, modem), name="modems-ask")
-
-    async def _ask(self, modem: Modem) -> None:
-        """Ask what takes its time: nobody else is kept waiting by it."""
-        try:
-            await self._ask_balance(modem)
-            await self._test_itself(modem)
-        finally:
-            self._asking.discard(modem.id)
-
-    async def _test_itself(self, modem: Modem) -> None:
-        """Let a modem write to itself now and then: some answer to everything, and hear nothing for days."""
-        number, now_s = modem.settings.number, time.monotonic()
-        if number is None or not modem.ready:
-            return
-        test = self._tests.get(modem.id)
-        if test is not None and not test.heard:
-            if now_s - test.sent_s > self._pace.echo_s:
-                del self._tests[modem.id]
-                modem.suspect("a message to itself did not come back")
-            return
-        if test is not None and now_s - test.sent_s < self._pace.self_test_s:
-            return
-        try:
-            await self._send_itself(modem, number, f"{_SELF_TEST} {datetime.now(UTC):%Y-%m-%d %H:%M}")
-            self._tests[modem.id] = _Test(now_s)
-        except (NotSent, ValueError) as exc:
-            _log.warning("modem %s cannot write to itself: %s", modem.id, exc)
-            self._tests[modem.id] = _Test(now_s, heard=True)  # that it cannot send is noticed otherwise
-
-    async def _ask_balance(self, modem: Modem) -> None:
-        code, to = modem.settings.balance_code, modem.settings.balance_to
-        if (code is None and to is None) or not modem.ready:
-            return
-        asked_s = self._asked_balance_s.get(modem.id)
-        if asked_s is not None and time.monotonic() - asked_s < _BALANCE_EVERY_S:
-            return
-        self._asked_balance_s[modem.id] = time.monotonic()
-        said = None
-        try:
-            if code is not None:
-                said = await modem.ask_network(code)
-            elif to is not None:
-                await self._send_itself(modem, to, modem.settings.balance_text)  # its answer comes as a message
-        except (NotSent, ValueError) as exc:
-            _log.warning("modem %s does not tell its balance: %s", modem.id, exc)
-        if said is not None and said.text is not None:
-            await self._note_balance(modem, said.text)
-
-    async def _send_itself(self, modem: Modem, to: str, text: str) -> None:
-        """Send a message by this modem and no other, beside the queue."""
-        modem.busy_with = "itself"
-        try:
-            for pdu, length in pdus(to, text, reference=0, report=False):
-                await modem.send(pdu, length)
-        finally:
-            modem.busy_with = None
-            self._wake.set()
-
-    def _heard(self, modem_id: str, sender: str, text: str) -> None:
-        """Look whether what a stranger writes is our own test, or the operator's answer about the balance."""
-        if text.startswith(_SELF_TEST) and (test := self._tests.get(modem_id)) is not None:
-            test.heard = True
-        for modem in self.modems:
-            to = modem.settings.balance_to
-            if modem.id == modem_id and to is not None and tail(sender) == tail(to):
-                self._aside(partial(self._note_balance, modem, text), name="modems-balance")
-
-    async def _note_balance(self, modem: Modem, text: str) -> None:
-        match = re.search(modem.settings.balance_pattern, text, re.IGNORECASE)
-        try:
-            amount = Decimal(match[1]) if match is not None else None
-        except (ArithmeticError, TypeError):
-            amount = None
-        if amount is None:
-            _log.warning("modem %s: no amount is found in what the operator says of its balance", modem.id)
-            return
-        async with self._pool.connection() as conn:
-            await store.set_balance(conn, modem.id, amount)
-        self._low.discard(modem.id)
-        if amount < Decimal(str(modem.settings.balance_low)):
-            self._low.add(modem.id)
-            await modem_troubles.raise_trouble(self._pool, self._directory, modem.id, f"only {amount} left on its SIM")

@@ -24,7 +24,7 @@ from gateway.service.case_work import locked
 from gateway.service.quarantine import Misread, keep_alarm_in
 from gateway.service.raise_alarm import Press, Raised, raise_alarm_in
 from gateway.service.record import record_delivery_report
-from gateway.service.telemetry import fix_record
+from gateway.service.telemetry import fix_record, state_of
 from gateway.store import cases, events, outbox, phone_book, phone_in, phone_out
 from gateway.store.directory import Directory, SiteView
 from gateway.store.phone_book import Owners
@@ -374,24 +374,14 @@ async def _raise(
         problems=tuple(problems),
     )
     raised = await raise_alarm_in(conn, directory, press, worker=worker)
-    return _raised(raised, came, press)
+    return _raised(raised, press)
 
 
-def _raised(raised: Raised, came: Came, press: Press) -> Handled:
+def _raised(raised: Raised, press: Press) -> Handled:
     state = None
     if raised.terminal_uid is not None:
-        state = StateRow(
-            terminal=raised.terminal_uid,
-            seen_at=came.received_at,
-            status_at=came.received_at,
-            boot=press.boot,
-            seq=press.seq,
-            battery_pct=press.battery_pct,
-            signal_dbm=press.signal_dbm,
-            fix=press.fix,
-            fix_at=None if press.fix is None else came.received_at,
-            clock_skew_s=None,
-        )
+        # A message may have been on its way for hours: it says nothing of the terminal's clock.
+        state = replace(state_of(raised.terminal_uid, press), clock_skew_s=None)
     return Handled(outcome=f"alarm {raised.how}", case_id=raised.case_id, notices=raised.notices, state=state)
 
 
@@ -456,7 +446,7 @@ async def _ring(
             digest=bytes(came.digest),
         )
         raised = await raise_alarm_in(conn, directory, press, worker=worker)
-        return _raised(raised, came, press)
+        return _raised(raised, press)
     asked = [] if came.peer is None else await phone_out.asked_of(conn, bytes(came.peer))
     for one in asked:  # in the order of their cases, as everybody locks them
         work = await locked(conn, directory, one.case_id, worker=worker)

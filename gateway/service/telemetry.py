@@ -9,13 +9,23 @@ from uuid import UUID
 
 from gateway.domain.outbox import DueNotice
 from gateway.service.moving import move_cases
+from gateway.service.raise_alarm import Press
 from gateway.store import supervision, telemetry
 from gateway.store.directory import Directory
 from gateway.store.pool import Connection, Pool, as_jsonb
 from gateway.store.telemetry import ReportRow, StateRow
 from schemas.reports import EventReport, Fix, FixReport, HeartbeatReport, ResultReport
 
-__all__ = ["SANE_CLOCK", "Told", "fix_record", "sane_time", "store_reports", "store_reports_in", "store_states"]
+__all__ = [
+    "SANE_CLOCK",
+    "Told",
+    "fix_record",
+    "sane_time",
+    "state_of",
+    "store_reports",
+    "store_reports_in",
+    "store_states",
+]
 
 T = TypeVar("T")
 
@@ -54,6 +64,23 @@ _KINDS = {HeartbeatReport: "heartbeat", FixReport: "fix", EventReport: "event", 
 def sane_time(at: datetime | None, received_at: datetime) -> datetime:
     """Return the terminal's time where it can be true, else ours."""
     return at if at is not None and abs(at - received_at) <= SANE_CLOCK else received_at
+
+
+def state_of(terminal: UUID, press: Press) -> StateRow:
+    """Return what an alarm says of the state of its terminal."""
+    skew_s = None if press.pressed_at is None else (press.pressed_at - press.received_at).total_seconds()
+    return StateRow(
+        terminal=terminal,
+        seen_at=press.received_at,
+        status_at=press.received_at,
+        boot=press.boot,
+        seq=press.seq,
+        battery_pct=press.battery_pct,
+        signal_dbm=press.signal_dbm,
+        fix=press.fix,
+        fix_at=None if press.fix is None else press.received_at,
+        clock_skew_s=skew_s,
+    )
 
 
 def fix_record(fix: Fix, at: datetime | None, received_at: datetime) -> dict[str, Any]:

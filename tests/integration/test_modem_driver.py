@@ -20,7 +20,7 @@ from gateway.domain.modems import CallState, ModemState
 from gateway.modems.checkup import checkup
 from gateway.modems.driver import Arrived, Modem, NotSent
 from gateway.modems.pace import Pace
-from gateway.modems.pool import pdus
+from gateway.modems.texts import pdus
 from protocols.gsm.causes import Action
 from protocols.gsm.tpdu import Deliver, StatusReport, read_pdu
 

@@ -64,8 +64,8 @@ class Racked:
         (modem,) = self.machine.modems
         assert modem.ready
         self._running.cancel()
-        self.machine._asking.clear()
-        self.machine._begin_asking(modem)
+        self.machine._watch.forget()
+        self.machine._watch._begin_asking(modem)
 
     async def rows(self, query: str) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as conn:
@@ -193,7 +193,7 @@ async def test_the_daily_limit_is_none_for_calls_for_help(racked: Callable[..., 
 async def test_the_balance_by_a_code_and_by_a_message(racked: Callable[..., Any]) -> None:
     async with racked({"balance_code": "*100#"}, {"balance_to": "10086", "balance_low": 50}) as rack:
         rack.network.phone("10086", answer=lambda text: "您的余额为 8.40 元" if text.text == "YE" else None)
-        rack.machine._asked_balance_s.clear()  # it asked before there was anybody to answer
+        rack.machine._watch._asked_balance_s.clear()  # it asked before there was anybody to answer
         await rack.eventually("SELECT balance::text FROM modem ORDER BY path", [("36.50",), ("8.40",)], timeout_s=30)
         await rack.eventually("SELECT problem FROM cases", [("modem …0121: only 8.40 left on its SIM",)])
 
@@ -231,7 +231,7 @@ async def test_what_was_cancelled_before_it_began_is_asked_again(
 ) -> None:
     async with racked({"number": NUMBERS[0]}) as rack:
         await rack.eventually("SELECT count(*) FROM phone_in WHERE kind = 'message' AND outcome = 'stranger'", [(1,)])
-        monkeypatch.setattr(rack.machine, "_pace", replace(PACE, self_test_s=0.0))
+        monkeypatch.setattr(rack.machine._watch, "_pace", replace(PACE, self_test_s=0.0))
         rack.give_up_before_it_asks()
         await rack.stop()
         rack.start()
@@ -244,7 +244,7 @@ async def test_one_that_hears_nothing_is_found_out_by_its_own_message(
     async with racked({"number": NUMBERS[0]}) as rack:
         await rack.eventually("SELECT count(*) FROM phone_in WHERE kind = 'message' AND outcome = 'stranger'", [(1,)])
         rack.modems[0].faults.deaf = True
-        monkeypatch.setattr(rack.machine, "_pace", replace(PACE, self_test_s=0.5, echo_s=1.0))
+        monkeypatch.setattr(rack.machine._watch, "_pace", replace(PACE, self_test_s=0.5, echo_s=1.0))
         waiting = asyncio.create_task(rack.network.text(NUMBERS[0], "SOS", sender=TERMINAL_SIM))
         await rack.eventually("SELECT kinds FROM cases", [(["sos"],)], timeout_s=30)
         await waiting

@@ -6,62 +6,21 @@ It does what terminals, daemons and managers of modems are known to ask of one. 
 import asyncio
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from random import Random
 
-from firmware_sim.modem.faults import Faults
-from firmware_sim.modem.line import ERROR, Fails, Line, Manner, cme, cms
-from firmware_sim.modem.network import Calling, Network, Refused
+from firmware_sim.modem.calls import Calls
+from firmware_sim.modem.chassis import Settings, Sim
+from firmware_sim.modem.line import ERROR, Fails, Line, Manner, cme
+from firmware_sim.modem.messages import Messages
+from firmware_sim.modem.network import Network
 from firmware_sim.modem.personas import SIM800, Persona
-from protocols.errors import FrameError
-from protocols.gsm.address import Address
-from protocols.gsm.tpdu import Deliver, StatusReport, Submit, read_pdu, write_pdu
 
 __all__ = ["Modem", "Sim"]
 
-_UNREAD, _READ, _UNSENT, _SENT = range(4)
-_STATES = {"active": 0, "dialling": 2, "ringing": 3, "incoming": 4}
-_CONFIRMED_WITHIN_S = 15.0  # 3GPP TS 24.011, 10: TR2M is between 12 and 20 s
 _EF_ICCID = 0x2FE2
 
 
-@dataclass(slots=True)
-class Sim:
-    """A SIM. ``pin`` None: it wants none; three wrong ones and it is locked."""
-
-    number: str
-    imsi: str = "460001234567890"
-    iccid: str = "89860012345678901234"
-    pin: str | None = None
-    tries: int = 3
-    open: bool = False
-
-
-@dataclass(slots=True)
-class _Stored:
-    state: int
-    pdu: str
-    length: int
-    report: bool = False
-
-
-@dataclass(slots=True)
-class _Settings:
-    """What a reset sets back."""
-
-    charset: str = "GSM"
-    pdu_mode: bool = True
-    service: int = 0
-    notify: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0])
-    caller_id: bool = False
-    rings_in_words: bool = False
-    ussd: bool = False
-    registration: dict[str, int] = field(default_factory=lambda: {"CREG": 0, "CGREG": 0, "CEREG": 0})
-    operator_format: int = 0
-    memories: list[str] = field(default_factory=lambda: ["SM", "SM", "SM"])
-
-
-class Modem:
+class Modem(Messages, Calls):
     """A modem with a SIM in a network. `write` gets what it says."""
 
     def __init__(
@@ -75,34 +34,11 @@ class Modem:
         rng: Random | None = None,
     ) -> None:
         """Switch it on. Without a `sim` it says so."""
-        self.network = network
-        self.sim = sim
-        self.persona = persona
-        self.faults = Faults()
+        super().__init__(network, sim, persona)
         self.imei = imei
-        self.sent = 0
-        self._stores: dict[str, dict[int, _Stored]] = {name: {} for name in persona.stores if name != "MT"}
-        self._settings = _Settings()
         self.line = Line(write, obey=self._obey, send=self._send, faults=self.faults, rng=rng or Random(1))
-        self._unconfirmed: Deliver | StatusReport | None = None
-        self._calls: list[Calling] = []
-        self._on = True
         if sim is not None:
             network.attach(self)
-
-    @property
-    def number(self) -> str:
-        """Its number, where it has a SIM."""
-        return self.sim.number if self.sim is not None else ""
-
-    @property
-    def registered(self) -> bool:
-        """Can it be reached?"""
-        return self._on and self.sim is not None and self._is_open(self.sim) and self.faults.state in (1, 5)
-
-    def stored(self, memory: str = "SM") -> int:
-        """Return how many messages lie in a store."""
-        return len(self._stores[memory])
 
     # What comes over the line
 
@@ -110,10 +46,6 @@ class Modem:
         """Take bytes from whoever uses the modem."""
         if self._on:
             self.line.feed(data)
-
-    def _notice(self, line: str) -> None:
-        if self._on:
-            self.line.notice(line)
 
     def _send(self, command: str, length: int, text: str) -> None:
         """Take a message that was typed behind a command."""
@@ -172,7 +104,7 @@ class Modem:
                 manner.words = upper == "V1"
             case "Z" | "Z0" | "&F" | "&F0":
                 self.line.manner = Manner(echo=manner.echo)
-                self._settings = _Settings(memories=self._settings.memories)
+                self._settings = Settings(memories=self._settings.memories)
             case "I" | "I0":
                 return [self.persona.maker, self.persona.model, self.persona.firmware]
             case "H" | "H0":
@@ -218,16 +150,6 @@ class Modem:
         return ["+WS46: (12,22,25,28)"]
 
     # SIM and power
-
-    def _is_open(self, sim: Sim) -> bool:
-        return sim.pin is None or sim.open
-
-    def _open_sim(self) -> Sim:
-        if self.sim is None:
-            raise cme(10)
-        if not self._is_open(self.sim):
-            raise cme(11 if self.sim.tries else 12)
-        return self.sim
 
     def _do_cpin(self, rest: str) -> list[str]:
         if self.sim is None:
@@ -303,7 +225,7 @@ class Modem:
     async def _restart(self) -> None:
         await asyncio.sleep(0)
         self._on = False
-        self._settings = _Settings()
+        self._settings = Settings()
         self.line.clear()
         self._give_back()
         if self.sim is not None:
@@ -344,33 +266,6 @@ class Modem:
 
     def _do_ifc(self, rest: str) -> list[str]:
         return ["+IFC: (0-2),(0-2)"] if rest == "=?" else []
-
-    def _written(self, text: str) -> str:
-        """Return a string as the character set has it."""
-        if self._settings.charset in ("HEX", "UCS2"):
-            return text.encode("utf-16-be").hex().upper()
-        return text.encode("latin-1", errors="replace").decode("latin-1")
-
-    def _read(self, text: str) -> str:
-        if self._settings.charset in ("HEX", "UCS2") and re.fullmatch(r"(?:[0-9A-Fa-f]{4})+", text):
-            return bytes.fromhex(text).decode("utf-16-be", errors="replace")
-        return text
-
-    def _set(self, name: str) -> Callable[[int], None]:
-        return lambda value: setattr(self._settings, name, value)
-
-    def _number(
-        self, name: str, rest: str, allowed: tuple[int, ...], get: Callable[[], int], put: Callable[[int], None]
-    ) -> list[str]:
-        if rest == "=?":
-            return [f"+{name}: ({','.join(map(str, allowed))})"]
-        if rest == "?":
-            return [f"+{name}: {get()}"]
-        text = rest[1:].partition(",")[0].strip()
-        if not text.isdecimal() or int(text) not in allowed:
-            raise cme(50)
-        put(int(text))
-        return []
 
     # Network
 
@@ -438,260 +333,6 @@ class Modem:
     def _do_cgdcont(self, rest: str) -> list[str]:
         return ['+CGDCONT: (1-16),"IP",,,(0),(0)'] if rest == "=?" else []
 
-    # Messages
-
-    def _do_cmgf(self, rest: str) -> list[str]:
-        return self._number("CMGF", rest, (0, 1), lambda: int(not self._settings.pdu_mode), self._mode)
-
-    def _mode(self, text: int) -> None:
-        self._settings.pdu_mode = not text
-
-    def _do_csms(self, rest: str) -> list[str]:
-        if rest == "=?":
-            return ["+CSMS: (0,1)"]
-        if rest == "?":
-            return [f"+CSMS: {self._settings.service},1,1,1"]
-        if rest not in ("=0", "=1"):
-            raise cms(302)
-        self._settings.service = int(rest[1:])
-        return ["+CSMS: 1,1,1"]
-
-    def _do_cmms(self, rest: str) -> list[str]:
-        return ["+CMMS: (0-2)"] if rest == "=?" else ["+CMMS: 0"] if rest == "?" else []
-
-    def _do_csmp(self, rest: str) -> list[str]:
-        return ["+CSMP: 17,167,0,0"] if rest == "?" else []
-
-    def _do_csdh(self, rest: str) -> list[str]:
-        return ["+CSDH: 0"] if rest == "?" else []
-
-    def _do_csca(self, rest: str) -> list[str]:
-        self._open_sim()
-        if rest == "?":
-            return [f'+CSCA: "{self._written(self.network.centre)}",145']
-        if rest.startswith('="'):
-            self.network.centre = self._read(rest[2:].partition('"')[0])
-        return []
-
-    def _names(self) -> list[str]:
-        return list(self.persona.stores)
-
-    def _do_cpms(self, rest: str) -> list[str]:
-        self._open_sim()
-        names, memories = self._names(), self._settings.memories
-        if rest == "=?":
-            group = ",".join(f'"{name}"' for name in names)
-            return [f"+CPMS: ({group}),({group}),({group})"]
-        if rest == "?":
-            return [
-                "+CPMS: " + ",".join(f'"{name}",{self._used(name)},{self.persona.stores[name]}' for name in memories)
-            ]
-        asked = [part.strip().strip('"').upper() for part in rest[1:].split(",")]
-        if any(name not in names for name in asked):
-            raise cms(302)
-        memories[: len(asked)] = asked
-        return ["+CPMS: " + ",".join(f"{self._used(name)},{self.persona.stores[name]}" for name in memories)]
-
-    def _used(self, memory: str) -> int:
-        return sum(len(self._stores[name]) for name in self._of(memory))
-
-    def _of(self, memory: str) -> list[str]:
-        return [name for name in self._stores if memory in ("MT", name)]
-
-    def _places(self) -> Iterator[tuple[int, dict[int, _Stored], int]]:
-        """Every stored message of the first memory: place as shown, its store, place in there."""
-        base = 0
-        for name in self._of(self._settings.memories[0]):
-            for place in sorted(self._stores[name]):
-                yield base + place, self._stores[name], place
-            base += self.persona.stores[name]
-
-    def _find(self, text: str) -> tuple[dict[int, _Stored], int] | None:
-        if not text.strip().isdecimal():
-            raise cms(321)
-        return next(((store, place) for shown, store, place in self._places() if shown == int(text)), None)
-
-    def _do_cmgl(self, rest: str) -> list[str]:
-        self._open_sim()
-        if rest == "=?":
-            return ["+CMGL: (0-4)"]
-        wanted = rest[1:].strip('" ') or "0"
-        if not self._settings.pdu_mode:
-            raise cms(303)
-        if wanted not in ("0", "1", "2", "3", "4"):
-            raise cms(305)
-        lines: list[str] = []
-        for shown, store, place in list(self._places()):
-            one = store[place]
-            if wanted in ("4", str(one.state)):
-                lines += [f"+CMGL: {shown},{one.state},,{one.length}", one.pdu]
-                one.state = _READ if one.state == _UNREAD else one.state
-        return lines
-
-    def _do_cmgr(self, rest: str) -> list[str]:
-        self._open_sim()
-        found = self._find(rest[1:])
-        if found is None:
-            if self.persona.empty_place:
-                raise cms(321)
-            return []
-        if not self._settings.pdu_mode:
-            raise cms(303)
-        one = found[0][found[1]]
-        lines = [f"+CMGR: {one.state},,{one.length}", one.pdu]
-        one.state = _READ if one.state == _UNREAD else one.state
-        return lines
-
-    def _do_cmgd(self, rest: str) -> list[str]:
-        self._open_sim()
-        if rest == "=?":
-            return [f"+CMGD: ({','.join(str(shown) for shown, _, _ in self._places())}),(0-4)"]
-        index, _, flag = rest[1:].partition(",")
-        kept = {"1": (_UNREAD, _UNSENT, _SENT), "2": (_UNREAD, _UNSENT), "3": (_UNREAD,), "4": ()}.get(flag.strip())
-        if kept is not None:
-            for _, store, place in list(self._places()):
-                if store[place].state not in kept:
-                    del store[place]
-        elif (found := self._find(index)) is not None:
-            del found[0][found[1]]
-        return []
-
-    def _do_cnmi(self, rest: str) -> list[str]:
-        if rest == "=?":
-            return ["+CNMI: " + ",".join(self.persona.notify)]
-        notify = self._settings.notify
-        if rest == "?":
-            return ["+CNMI: " + ",".join(map(str, notify))]
-        for place, text in enumerate(rest[1:].split(",")):
-            if not text.strip():
-                continue
-            if (
-                place >= len(notify)
-                or not text.strip().isdecimal()
-                or int(text) not in _numbers(self.persona.notify[place])
-            ):
-                raise cms(302)
-            notify[place] = int(text)
-        return []
-
-    def _do_cnma(self, rest: str) -> list[str] | None:
-        if rest == "=?":
-            return ["+CNMA: (0-2)"]
-        how, _, length = rest[1:].partition(",")
-        if (how.strip() or "0") not in ("0", "1", "2"):
-            raise cms(302)
-        if self._unconfirmed is None:
-            raise cms(340)
-        if length:
-            return self._ask_for_text(f"AT+CNMA={how}", f"={length}")
-        self._confirm(how)
-        return []
-
-    def _confirm(self, how: str) -> None:
-        """Take what +CNMA says of the last message: 2 is that it could not be kept, so it comes again."""
-        if how.strip() == "2":
-            self._give_back()
-        self._unconfirmed = None
-
-    def _do_cmgs(self, rest: str) -> list[str] | None:
-        return self._ask_for_text("AT+CMGS", rest)
-
-    def _do_cmgw(self, rest: str) -> list[str] | None:
-        return self._ask_for_text("AT+CMGW", rest)
-
-    def _ask_for_text(self, command: str, rest: str) -> list[str] | None:
-        self._open_sim()
-        length = rest[1:].partition(",")[0].strip()
-        if not self._settings.pdu_mode or not length.isdecimal():
-            raise cms(304)
-        self.line.prompt(command, int(length))
-        return None
-
-    def _message(self, command: str, length: int, text: str) -> list[str]:
-        if command.startswith("AT+CNMA"):
-            if not re.fullmatch(r"(?:[0-9A-Fa-f]{2})+", text) or len(text) != 2 * length:
-                raise cms(304)
-            self._confirm(command.partition("=")[2])
-            return []
-        try:
-            _, message = read_pdu(text, from_phone=True)
-        except FrameError:
-            raise cms(304) from None
-        octets = bytes.fromhex(text)
-        if len(octets) - 1 - octets[0] != length or not isinstance(message, Submit):
-            raise cms(304)
-        if command == "AT+CMGW":
-            place = self._keep(_Stored(_UNSENT, text, length), self._settings.memories[1])
-            if place is None:
-                raise cms(322)
-            return [f"+CMGW: {place}"]
-        if not self.registered:
-            raise cms(331)
-        try:
-            reference = self.network.submit(self, message)
-        except Refused as refused:
-            raise cms(refused.cause) from None
-        self.sent += 1
-        return [f"+CMGS: {reference}"]
-
-    def _keep(self, one: _Stored, memory: str) -> int | None:
-        """Keep a message where there is room; returns its place as shown, None: there is no room."""
-        base = 0
-        for name in self._of(memory):
-            store = self._stores[name]
-            free = next((place for place in range(1, self.persona.stores[name] + 1) if place not in store), None)
-            if free is not None:
-                store[free] = one
-                return base + free
-            base += self.persona.stores[name]
-        return None
-
-    def take(self, message: Deliver | StatusReport) -> bool:
-        """Take a message from the network; False: no room, or not to be reached."""
-        if not self.registered or self.faults.deaf:
-            return False
-        pdu, length = write_pdu(message, centre=Address.parse(self.network.centre))
-        _, mt, _, ds, _ = self._settings.notify
-        report = isinstance(message, StatusReport)
-        if report and ds == 0:
-            return True  # nobody wanted to hear of it
-        if report and ds == 1:
-            return self._hand_over(message, f"+CDS: {length}\r\n{pdu}")
-        if not report and mt == 2:
-            return self._hand_over(message, f"+CMT: ,{length}\r\n{pdu}")
-        memory = self._settings.memories[2]
-        place = self._keep(_Stored(_UNREAD, pdu, length, report=report), memory)
-        if place is None:
-            return False
-        if report:
-            self._notice(f'+CDSI: "{memory}",{place}')
-        elif mt == 1:
-            self._notice(f'+CMTI: "{memory}",{place}')
-        return True
-
-    def _hand_over(self, message: Deliver | StatusReport, line: str) -> bool:
-        """Say a message instead of keeping it. In service 1 of +CSMS it has to be confirmed before the next one."""
-        if self._settings.service:
-            if self._unconfirmed is not None:
-                return False
-            self._unconfirmed = message
-            self.network.later(self._wait_for_confirmation(message))
-        self._notice(line)
-        return True
-
-    async def _wait_for_confirmation(self, message: Deliver | StatusReport) -> None:
-        """Say no more messages when one is not confirmed: they are kept from now on (27.005, 3.4.4)."""
-        await self.network.sleep(_CONFIRMED_WITHIN_S)
-        if self._unconfirmed is message:
-            self._settings.notify[1] = self._settings.notify[3] = 0
-            self._give_back()
-
-    def _give_back(self) -> None:
-        """Let the network send again what was said and not confirmed."""
-        message, self._unconfirmed = self._unconfirmed, None
-        if message is not None:
-            self.network.later(self.network.again(self, message))
-
     # USSD
 
     def _do_cusd(self, rest: str) -> list[str]:
@@ -717,110 +358,6 @@ class Modem:
         else:
             self._notice(f'+CUSD: 0,"{answer}",15')
 
-    # Calls
-
-    def _do_clip(self, rest: str) -> list[str]:
-        return self._number(
-            "CLIP", rest, (0, 1), lambda: int(self._settings.caller_id), lambda value: self._set("caller_id")(value)
-        )
-
-    def _do_crc(self, rest: str) -> list[str]:
-        return self._number(
-            "CRC", rest, (0, 1), lambda: int(self._settings.rings_in_words), self._set("rings_in_words")
-        )
-
-    def _do_colp(self, rest: str) -> list[str]:
-        return ["+COLP: 0,1"] if rest == "?" else []
-
-    def _do_ccwa(self, rest: str) -> list[str]:
-        return ["+CCWA: (0,1)"] if rest == "=?" else []
-
-    def _do_cvhu(self, rest: str) -> list[str]:
-        return ["+CVHU: (0,1)"] if rest == "=?" else []
-
-    def _do_cssn(self, rest: str) -> list[str]:
-        return ["+CSSN: (0,1),(0,1)"] if rest == "=?" else []
-
-    def _do_ddet(self, _: str) -> list[str]:
-        return []
-
-    def _do_vts(self, rest: str) -> list[str]:
-        call = next((call for call in self._calls if call.state == "active"), None)
-        if call is None:
-            raise cme(3)
-        call.keys += rest[1:].replace('"', "").replace(",", "")
-        return []
-
-    def _do_chup(self, rest: str) -> list[str]:
-        if rest != "=?":
-            self._hang_up()
-        return []
-
-    def _do_clcc(self, rest: str) -> list[str]:
-        if rest == "=?":
-            return []
-        return [
-            f'+CLCC: {place},{int(call.incoming)},{_STATES[call.state]},0,0,"{call.number}",'
-            f"{145 if call.number.startswith('+') else 129}"
-            for place, call in enumerate(self._calls, start=1)
-            if call.state in _STATES
-        ]
-
-    def _dial(self, text: str) -> list[str]:
-        number = text.lstrip("TPtp ").rstrip(";").strip()
-        if not text.rstrip().endswith(";") or not re.fullmatch(r"[+*#0-9]+", number):
-            raise Fails("NO CARRIER")
-        if not self.registered:
-            raise Fails("NO CARRIER")
-        call = self.network.dial(number, caller=self.number)
-        self._calls.append(call)
-        call.watch(lambda: self._call_changed(call))
-        return []
-
-    def _call_changed(self, call: Calling) -> None:
-        if call.pressed:
-            for key in call.pressed:
-                self._notice(f"{self.persona.said_of_keys} {key}")
-            return
-        said = self.persona.said_of_calls.get(call.state, ())
-        if call.state == "ended":
-            if call.how == "hung up here":  # V.250, 6.3.6: the answer is OK; NO CARRIER is for what others end
-                said = tuple(line for line in said if line != "NO CARRIER")
-            else:
-                self._calls.remove(call)
-                said = (call.how,) if call.how in ("BUSY", "NO ANSWER") else said or ("NO CARRIER",)
-        for line in said:
-            self._notice(line)
-
-    def ring(self, call: Calling) -> bool:
-        """Ring with a call from the network; False: it cannot be reached, or there is another call."""
-        if not self.registered or self._calls:
-            return False
-        self._calls.append(call)
-        call.watch(lambda: self._call_changed(call))
-        self.network.later(self._ring_on(call))
-        return True
-
-    async def _ring_on(self, call: Calling) -> None:
-        while call.state == "incoming":
-            self._notice("+CRING: VOICE" if self._settings.rings_in_words else "RING")
-            if self._settings.caller_id:
-                kind = 145 if call.number.startswith("+") else 129
-                self._notice(f'+CLIP: "{call.number}",{kind},,,,0')
-            await self.network.sleep(2.0)
-
-    def _pick_up(self) -> list[str]:
-        for call in self._calls:
-            if call.state == "incoming":
-                call.go("active")
-                return []
-        raise Fails("NO CARRIER")
-
-    def _hang_up(self) -> None:
-        for call in list(self._calls):
-            self._calls.remove(call)
-            call.go("ended", "hung up here")
-
     def close(self) -> None:
         """Switch it off."""
         self._on = False
@@ -842,11 +379,3 @@ def _parts(text: str) -> Iterator[str]:
         else:
             found += char
     yield found
-
-
-def _numbers(group: str) -> set[int]:
-    numbers: set[int] = set()
-    for part in group.strip("()").split(","):
-        low, _, high = part.partition("-")
-        numbers.update(range(int(low), int(high or low) + 1))
-    return numbers
