@@ -35,8 +35,8 @@ from api.routes import (
     work_orders,
 )
 from gateway import __version__
-from gateway.app import keyring_of
 from gateway.config import Settings
+from gateway.keyring import keyring_of
 from gateway.service.workdays import Workdays
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, open_pool

@@ -6,19 +6,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
-import uvicorn
 
-from api import desk_commands
-from api.app import create_app
-from gateway.app import keyring_of
 from gateway.cli import out, settings_of, show_json, show_table
 from gateway.config import Settings
+from gateway.keyring import keyring_of
 from gateway.logs import set_up
 from gateway.service import access
 from gateway.service.access import Role
 from gateway.store.pool import Pool, open_pool
 
-__all__ = ["register", "serve"]
+__all__ = ["api", "key_app", "serve"]
 
 T = TypeVar("T")
 
@@ -26,13 +23,6 @@ _Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
 
 # A stream never ends by itself, so a server that waited for all answers to end would never stop.
 _GRACE_S = 3
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command("api")(api)
-    app.add_typer(_key, name="key")
-    desk_commands.register(app)
 
 
 def api(ctx: typer.Context, as_json: _Json = False) -> None:
@@ -44,6 +34,10 @@ def api(ctx: typer.Context, as_json: _Json = False) -> None:
 
 def serve(settings: Settings, *, as_json: bool = False) -> None:
     """Run the API until a signal ends it; prints where it listens once the port is taken."""
+    import uvicorn
+
+    from api.app import create_app
+
     config = uvicorn.Config(
         create_app(settings),
         host=settings.bind,
@@ -67,7 +61,7 @@ def serve(settings: Settings, *, as_json: bool = False) -> None:
     uvicorn.Server(config).run(sockets=[sock])
 
 
-_key = typer.Typer(no_args_is_help=True, help="API keys.")
+key_app = typer.Typer(no_args_is_help=True, help="API keys.")
 
 
 def _run(settings: Settings, work: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
@@ -78,7 +72,7 @@ def _run(settings: Settings, work: Callable[[Pool], Coroutine[Any, Any, T]]) -> 
     return asyncio.run(opened())
 
 
-@_key.command("create")
+@key_app.command("create")
 def create_key(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="What or whom it is for, to recognise it by.")],
@@ -103,7 +97,7 @@ def _shown(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@_key.command("list")
+@key_app.command("list")
 def list_keys(ctx: typer.Context, as_json: _Json = False) -> None:
     """List the keys, revoked ones too."""
     keys = _run(settings_of(ctx), access.list_keys)
@@ -124,7 +118,7 @@ def list_keys(ctx: typer.Context, as_json: _Json = False) -> None:
         show_table("API keys", columns, [[str(row[column] or "") for column in columns] for row in rows])
 
 
-@_key.command("revoke")
+@key_app.command("revoke")
 def revoke_key(
     ctx: typer.Context,
     key: Annotated[str, typer.Argument(help="Its id, as «onekey key list» shows it.")],

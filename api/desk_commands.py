@@ -16,11 +16,11 @@ from rich.table import Table
 
 from api import order_page, order_words, sheets
 from api import order_views as views
-from gateway.app import keyring_of
 from gateway.cli import out, settings_of, show_json, show_table
 from gateway.domain.figures import FigureLine, Share, Waits, figure_line, waits_of
 from gateway.domain.processing_record import REASONS
 from gateway.domain.work_order import Kind
+from gateway.keyring import keyring_of
 from gateway.service import work_orders
 from gateway.service.figures import FiguresOf, figures_of
 from gateway.service.work_orders import Wanted
@@ -28,7 +28,7 @@ from gateway.store.directory import Directory
 from gateway.store.pool import Pool, open_pool
 from schemas.work_order import OrderOut
 
-__all__ = ["register"]
+__all__ = ["orders_app", "show_figures"]
 
 T = TypeVar("T")
 
@@ -38,12 +38,6 @@ _From = Annotated[datetime | None, typer.Option("--from", help="First day, of th
 _To = Annotated[datetime | None, typer.Option("--to", help="Last day, included.", **_DAY)]
 _District = Annotated[str | None, typer.Option(help="Only of this district.", show_default=False)]
 _Operator = Annotated[str | None, typer.Option(help="Only of this seat.", show_default=False)]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.command("figures")(show_figures)
-    app.add_typer(_orders, name="work-order")
 
 
 def _run(ctx: typer.Context, work: Callable[[Pool, Directory], Coroutine[Any, Any, T]]) -> T:
@@ -80,7 +74,7 @@ def _wanted(
 
 # ---------------------------------------------------------------- work orders
 
-_orders = typer.Typer(no_args_is_help=True, help="Work orders: what was asked for, what was done, how it was rated.")
+orders_app = typer.Typer(no_args_is_help=True, help="Work orders: what was asked for, what was done, how it was rated.")
 
 _KINDS = {
     "emergency_rescue": "rescue",
@@ -94,7 +88,7 @@ _Open = Annotated[bool, typer.Option("--open", help="Only those that are not com
 _Overdue = Annotated[bool, typer.Option("--overdue", help="Only those with a deadline that is over.")]
 
 
-@_orders.command("list")
+@orders_app.command("list")
 def list_orders(
     ctx: typer.Context,
     operator: _Operator = None,
@@ -144,7 +138,7 @@ def _print(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, r
     out.print(table)
 
 
-@_orders.command("show")
+@orders_app.command("show")
 def show_order(ctx: typer.Context, order: UUID, as_json: _Json = False) -> None:
     """Show one work order with everything it says, in the language of its site."""
     found = _run(ctx, lambda pool, directory: work_orders.read_order(pool, directory, order, by="cli"))
@@ -158,7 +152,7 @@ def show_order(ctx: typer.Context, order: UUID, as_json: _Json = False) -> None:
     show_table(order_words.WORDS[lang]["title"], ["", ""], rows)
 
 
-@_orders.command("export")
+@orders_app.command("export")
 def export_orders(
     ctx: typer.Context,
     file: Annotated[

@@ -22,7 +22,7 @@ from gateway.ingest.shares import Share, Shares
 from gateway.ingest.telemetry import PIECE as TELEMETRY_PIECE
 from gateway.ingest.telemetry import REST_S as TELEMETRY_REST_S
 from gateway.ingest.telemetry import TelemetryLane
-from gateway.keyring import Keyring
+from gateway.keyring import Keyring, keyring_of
 from gateway.links.auth_callout import CredentialCache, Responder
 from gateway.links.election import elected
 from gateway.links.mqtt import MqttLink
@@ -45,23 +45,12 @@ from gateway.supervise.hearing import Ear
 from gateway.supervise.listener import Listener
 from gateway.supervise.supervisor import Supervisor
 
-__all__ = ["keyring_of", "run"]
+__all__ = ["run"]
 
 _log = logging.getLogger(__name__)
 
 _ROLLUP_LOCK = 0x726F6C6C
 _LOOK_EVERY_S = 0.5
-
-
-def keyring_of(settings: Settings, *, create: bool = False) -> Keyring:
-    """Return the keys of this installation.
-
-    Raises:
-        KeyringError: The master key is missing or malformed.
-    """
-    if settings.master_key is not None:
-        return Keyring.from_text(settings.master_key.get_secret_value())
-    return Keyring.load(settings.master_key_file, create=create)
 
 
 async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: None, pace: Pace | None = None) -> None:

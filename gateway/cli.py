@@ -1,16 +1,18 @@
-"""``onekey``: one program for everything. Other packages add their commands by entry points."""
+"""``onekey``: one program for everything. Its commands come by entry points, of this package and of others."""
 
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
 
 from gateway import __version__
 from gateway.config import ConfigError, Settings, load
@@ -20,6 +22,8 @@ from gateway.keyring import KeyringError
 __all__ = ["State", "app", "main", "settings_of"]
 
 T = TypeVar("T")
+
+_COMMANDS, _HIDDEN = "onekey.commands", "onekey.hidden"
 
 out = Console()
 err = Console(stderr=True)
@@ -65,8 +69,38 @@ def asynchronous(main: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(main)
 
 
+class Commands(TyperGroup):
+    """The commands of all packages, each imported when it is asked for: ``onekey modem list`` needs no web server."""
+
+    def __init__(self, **more: Any) -> None:
+        """Know the names, which are proposed to whoever has mistyped one."""
+        super().__init__(**more)
+        self.commands: Any = dict.fromkeys(sorted(entry_points(group=_COMMANDS).names))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands that people use."""
+        del ctx
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
+        """Return a command; None: there is none of that name."""
+        del ctx
+        for group in (_COMMANDS, _HIDDEN):
+            for entry in entry_points(group=group, name=cmd_name):
+                loaded = entry.load()
+                if isinstance(loaded, typer.Typer):
+                    made = get_group(loaded)
+                    made.name = cmd_name
+                    return made
+                alone = typer.Typer(add_completion=False)
+                alone.command(cmd_name, hidden=group == _HIDDEN)(loaded)
+                return cast("TyperCommand", get_command(alone))
+        return None
+
+
 app = typer.Typer(
     name="onekey",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -104,17 +138,10 @@ def root(
     ctx.obj = State(config, {name: value for name, value in flags.items() if value is not None})
 
 
-def _load_commands() -> None:
-    for entry in sorted(entry_points(group="onekey.commands"), key=lambda entry: entry.name):
-        register: Callable[[typer.Typer], None] = entry.load()
-        register(app)
-
-
 def main() -> None:
     """Run the program; what a person did wrong ends it with a sentence and 2, not with a traceback."""
     from gateway.store.migrate import MigrationError
 
-    _load_commands()
     try:
         app()
     except (ConfigError, DomainError, KeyringError, MigrationError) as exc:

@@ -25,7 +25,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-__all__ = ["DataKey", "ErasedKey", "Keyring", "KeyringError", "PublicKey"]
+from gateway.config import Settings
+
+__all__ = ["DataKey", "ErasedKey", "Keyring", "KeyringError", "PublicKey", "keyring_of"]
 
 _NONCE = 12
 
@@ -203,3 +205,14 @@ class Keyring:
 
     def _link_mac(self, leg: UUID) -> bytes:
         return hmac.digest(self._links, leg.bytes, "sha256")[:16]
+
+
+def keyring_of(settings: Settings, *, create: bool = False) -> Keyring:
+    """Return the keys of this installation.
+
+    Raises:
+        KeyringError: The master key is missing or malformed.
+    """
+    if settings.master_key is not None:
+        return Keyring.from_text(settings.master_key.get_secret_value())
+    return Keyring.load(settings.master_key_file, create=create)

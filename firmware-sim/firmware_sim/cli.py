@@ -14,30 +14,13 @@ from rich.text import Text
 
 # What the commands need is imported when one of them runs: every ``onekey`` loads this module.
 
-__all__ = ["register"]
+__all__ = ["bench_app", "demo", "fuzz_app", "simulate", "simulate_modem"]
 
 _T = TypeVar("_T")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
-
-def register(app: typer.Typer) -> None:
-    """Add our commands to `app`."""
-    app.command("demo")(_demo)
-    benches = typer.Typer(help="Measure a gateway of its own against the bars of the design.", no_args_is_help=True)
-    benches.command("press")(_bench_press)
-    benches.command("parties")(_bench_parties)
-    benches.command("storm")(_bench_storm)
-    benches.command("telemetry")(_bench_telemetry)
-    benches.command("supervise")(_bench_supervise)
-    benches.command("modem")(_bench_modem)
-    benches.command("series")(_bench_series)
-    benches.command("history")(_bench_history)
-    app.add_typer(benches, name="bench")
-    fuzzes = typer.Typer(help="Throw broken frames at a reader until something breaks.", no_args_is_help=True)
-    fuzzes.command("gsm")(_fuzz_gsm)
-    app.add_typer(fuzzes, name="fuzz")
-    app.command("simulate")(_simulate)
-    app.command("simulate-modem")(_simulate_modem)
+bench_app = typer.Typer(help="Measure a gateway of its own against the bars of the design.", no_args_is_help=True)
+fuzz_app = typer.Typer(help="Throw broken frames at a reader until something breaks.", no_args_is_help=True)
 
 
 def _run(what: Coroutine[Any, Any, _T]) -> _T:
@@ -86,7 +69,7 @@ def _rate(text: str) -> float:
     return float(match[1]) / _UNITS_S[match[2] or "s"]
 
 
-def _simulate_modem(
+def simulate_modem(
     paths: Annotated[list[Path], typer.Argument(help="Where the modems are to be found, as /tmp/modem0.")],
     persona: Annotated[list[str] | None, typer.Option(help="sim800, a7670 or ec25; several in turn.")] = None,
     pin: Annotated[str | None, typer.Option(help="PIN of their SIMs.", show_default=False)] = None,
@@ -109,7 +92,7 @@ def _simulate_modem(
     _run(console.run(paths, chosen, pin=pin, speed=speed, say=lambda line: out.print(Text(line), soft_wrap=True)))
 
 
-def _demo(
+def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and say what to try next.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
     terminals: Annotated[int, typer.Option(min=1, max=500, help="Terminals to switch on; one presses its key.")] = 5,
@@ -145,6 +128,7 @@ def _end_bench(document: dict[str, Any], json_file: Path | None) -> NoReturn:
     raise typer.Exit(0 if document["passed"] else 1)
 
 
+@fuzz_app.command("gsm")
 def _fuzz_gsm(
     minutes: Annotated[float, typer.Option(min=0.01, help="For how long.")] = 1.0,
     seed: Annotated[int, typer.Option(help="What is broken, and how.")] = 1,
@@ -186,6 +170,7 @@ def _fuzz_gsm(
     raise typer.Exit(1)
 
 
+@bench_app.command("press")
 def _bench_press(
     presses: Annotated[int, typer.Option(min=1, max=5000, help="Presses in each phase.")] = 300,
     rate: _Rate = "5/s",
@@ -220,6 +205,7 @@ def _bench_press(
     _end_bench(report.document(), json_file)
 
 
+@bench_app.command("parties")
 def _bench_parties(
     presses: Annotated[int, typer.Option(min=1, max=2000, help="Presses of each kind.")] = 200,
     rate: _Rate = "5/s",
@@ -244,6 +230,7 @@ def _bench_parties(
     _end_bench(report.document(), json_file)
 
 
+@bench_app.command("storm")
 def _bench_storm(
     presses: Annotated[int, typer.Option(min=1, max=10_000, help="Keys that are pressed at once.")] = 2000,
     technical: Annotated[
@@ -277,6 +264,7 @@ def _bench_storm(
     _end_bench(report.document(), json_file)
 
 
+@bench_app.command("telemetry")
 def _bench_telemetry(
     seconds: Annotated[float, typer.Option(min=3, max=3600, help="Seconds of telemetry.")] = 20.0,
     presses: Annotated[int, typer.Option(min=1, max=1000, help="Presses on each side.")] = 60,
@@ -301,6 +289,7 @@ def _bench_telemetry(
     _end_bench(report.document(), json_file)
 
 
+@bench_app.command("supervise")
 def _bench_supervise(
     terminals: Annotated[int, typer.Option(min=1000, help="Terminals that report.")] = 100_000,
     seconds: Annotated[float, typer.Option(min=200, help="Seconds to watch.")] = 420.0,
@@ -329,6 +318,7 @@ def _bench_supervise(
     _end_bench(report.document(), json_file)
 
 
+@bench_app.command("modem")
 def _bench_modem(
     messages: Annotated[int, typer.Option(min=50, max=5000, help="Guardians who are to be told by SMS.")] = 1000,
     falls: Annotated[int, typer.Option(min=1, max=500, help="Falls among so many low batteries.")] = 100,
@@ -354,6 +344,7 @@ def _bench_modem(
     _end_bench(report.document(), json_file)
 
 
+@bench_app.command("series")
 def _bench_series(
     days: Annotated[int, typer.Option(min=2, max=150, help="Days of telemetry.")] = 30,
     terminals: Annotated[
@@ -377,6 +368,7 @@ def _bench_series(
     _end_bench(report.document(), json_file)
 
 
+@bench_app.command("history")
 def _bench_history(
     presses: Annotated[int, typer.Option(min=1, max=2000, help="Presses of each gateway.")] = 200,
     cases: Annotated[int, typer.Option(min=1, help="Closed cases in the full history.")] = 1_000_000,
@@ -399,7 +391,7 @@ def _bench_history(
     _end_bench(report.document(), json_file)
 
 
-def _simulate(
+def simulate(
     mqtt: Annotated[str, typer.Option(help="Broker of the running gateway.")] = "mqtt://127.0.0.1:1883",
     site: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Site file with the terminals.")

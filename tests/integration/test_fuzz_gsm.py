@@ -5,15 +5,11 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from firmware_sim import fuzz_gsm
-from firmware_sim.cli import register
+from gateway.cli import app
 from protocols.gsm import at
-
-app = typer.Typer()
-register(app)
 
 COUNT = 100_000 if os.environ.get("CI") else 5_000
 

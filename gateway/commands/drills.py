@@ -14,11 +14,11 @@ from rich.table import Table
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from gateway.app import keyring_of
 from gateway.cli import asynchronous, out, settings_of, show_json, show_table
 from gateway.config import Settings
 from gateway.domain.case import DomainError
 from gateway.domain.scoring import Mark
+from gateway.keyring import keyring_of
 from gateway.service import drills
 from gateway.service.drills import DrillFile
 from gateway.store.directory import Directory
@@ -26,20 +26,15 @@ from gateway.store.drills import DrillRow
 from gateway.store.pool import open_pool
 from schemas.drill import DrillIn
 
-__all__ = ["register"]
+__all__ = ["drill_app"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
 By = Annotated[str, typer.Option(help="Who says so: a seat or staff number.")]
 
-_drill = typer.Typer(no_args_is_help=True, help="Drills: the real paths, with whoever takes part.")
+drill_app = typer.Typer(no_args_is_help=True, help="Drills: the real paths, with whoever takes part.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.add_typer(_drill, name="drill")
-
-
-@_drill.command("plan")
+@drill_app.command("plan")
 def plan(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="The drill (YAML or JSON), in the form of POST /v1/drills.")],
@@ -76,7 +71,7 @@ def plan(
         out.print(f"[green]planned[/]  start it:  onekey drill start {drill}", highlight=False, soft_wrap=True)
 
 
-@_drill.command("list")
+@drill_app.command("list")
 def list_drills(ctx: typer.Context, as_json: Json = False) -> None:
     """List drills, newest first."""
     settings = settings_of(ctx)
@@ -98,7 +93,7 @@ def list_drills(ctx: typer.Context, as_json: Json = False) -> None:
     )
 
 
-@_drill.command("start")
+@drill_app.command("start")
 def start(ctx: typer.Context, drill: UUID, by: By = "cli") -> None:
     """Start a drill. A press without the test flag stays real."""
     settings = settings_of(ctx)
@@ -111,7 +106,7 @@ def start(ctx: typer.Context, drill: UUID, by: By = "cli") -> None:
     out.print(f"[green]running[/]  watch it:  onekey drill watch {drill}", highlight=False, soft_wrap=True)
 
 
-@_drill.command("end")
+@drill_app.command("end")
 def end(ctx: typer.Context, drill: UUID, by: By = "cli") -> None:
     """End a drill; whoever was told hears that it is over."""
     settings = settings_of(ctx)
@@ -130,7 +125,7 @@ async def _read(settings: Settings, drill: UUID) -> DrillFile:
         return await drills.read_drill(pool, drill)
 
 
-@_drill.command("watch")
+@drill_app.command("watch")
 def watch(ctx: typer.Context, drill: UUID, every_s: Annotated[float, typer.Option(min=0.2)] = 1.0) -> None:
     """Watch the score of a drill until it ends. Ctrl-C stops the watching, not the drill."""
     settings = settings_of(ctx)
@@ -143,7 +138,7 @@ def watch(ctx: typer.Context, drill: UUID, every_s: Annotated[float, typer.Optio
             time.sleep(every_s)
 
 
-@_drill.command("report")
+@drill_app.command("report")
 def report(ctx: typer.Context, drill: UUID, as_json: Json = False) -> None:
     """Print what came of a drill: every deadline, who met it and who did not."""
     file = asynchronous(_read(settings_of(ctx), drill))

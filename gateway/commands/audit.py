@@ -9,10 +9,10 @@ from typing import Annotated, Any, NoReturn
 import psycopg
 import typer
 
-from gateway.app import keyring_of
 from gateway.audit.auditor import Auditor, Round
 from gateway.cli import asynchronous, out, settings_of, show_json, show_table
 from gateway.config import Settings
+from gateway.keyring import keyring_of
 from gateway.logs import set_up
 from gateway.service.report_findings import report_findings
 from gateway.store import findings

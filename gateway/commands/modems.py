@@ -11,12 +11,11 @@ from pydantic import SecretStr, ValidationError
 from rich.markup import escape
 from serial.tools import list_ports
 
-from gateway.app import keyring_of
 from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
 from gateway.config import ConfigError, ModemSettings, Settings
 from gateway.domain.case import StateConflict
 from gateway.domain.phones import masked
-from gateway.keyring import ErasedKey, KeyringError
+from gateway.keyring import ErasedKey, KeyringError, keyring_of
 from gateway.modems.checkup import Finding, checkup
 from gateway.modems.texts import pdus
 from gateway.service.phone_queue import enqueue_own
@@ -27,21 +26,16 @@ from gateway.store.pool import open_pool
 from protocols.errors import FrameError
 from protocols.gsm.tpdu import Deliver, StatusReport, read_pdu
 
-__all__ = ["register"]
+__all__ = ["modem_app"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
 
-_modem = typer.Typer(no_args_is_help=True, help="GSM modems: how they are, a test, a message, what went and came.")
+modem_app = typer.Typer(no_args_is_help=True, help="GSM modems: how they are, a test, a message, what went and came.")
 _WAIT_S = 120
 _HELP = "Settings: onekey.toml, a table [[modems]] with path for each; see docs/modems.md."
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.add_typer(_modem, name="modem")
-
-
-@_modem.command("list")
+@modem_app.command("list")
 def list_modems(ctx: typer.Context, as_json: Json = False) -> None:
     """Show the modems of all gateways, and ports of this machine that none uses."""
     settings = settings_of(ctx)
@@ -100,7 +94,7 @@ def _line(row: ModemRow) -> tuple[str, str]:
     return f"{state}{', busy' if row.busy and row.fresh else ''}", " · ".join(part for part in parts if part)
 
 
-@_modem.command("test")
+@modem_app.command("test")
 def check_port(
     ctx: typer.Context,
     port: Annotated[Path, typer.Argument(help="Serial port, as /dev/serial/by-id/usb-…-if02.")],
@@ -133,7 +127,7 @@ def check_port(
     raise typer.Exit(1 if any(one.good is False for one in found) else 0)
 
 
-@_modem.command("send")
+@modem_app.command("send")
 def send(
     ctx: typer.Context,
     number: Annotated[str, typer.Argument(help="Whom to write to: +86… or as it is dialled.")],
@@ -167,7 +161,7 @@ def send(
     raise typer.Exit(0 if state in ("sent", "queued") else 1)
 
 
-@_modem.command("log")
+@modem_app.command("log")
 def log(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest.")] = 30,

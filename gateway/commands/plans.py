@@ -11,11 +11,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.app import keyring_of
 from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
 from gateway.domain.case import DomainError, NotFound
 from gateway.domain.procedure import Change, ChangeKind, Does, Procedure
 from gateway.domain.simulation import Act, simulate
+from gateway.keyring import keyring_of
 from gateway.service.explain_plan import Explanation, explain
 from gateway.service.read_desk import TaskFile, list_tasks
 from gateway.service.run_procedures import store_procedure
@@ -25,26 +25,19 @@ from gateway.store import procedures
 from gateway.store.directory import Directory
 from gateway.store.pool import open_pool
 
-__all__ = ["register"]
+__all__ = ["plan_app", "procedure_app", "task_app"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
 
-_plan = typer.Typer(no_args_is_help=True, help="Response plans: who would be called, and how a procedure would run.")
-_procedure = typer.Typer(no_args_is_help=True, help="Procedures: timed steps of a case, as data.")
-_task = typer.Typer(no_args_is_help=True, help="Tasks of people at the seats.")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.add_typer(_plan, name="plan")
-    app.add_typer(_procedure, name="procedure")
-    app.add_typer(_task, name="task")
+plan_app = typer.Typer(no_args_is_help=True, help="Response plans: who would be called, and how a procedure would run.")
+procedure_app = typer.Typer(no_args_is_help=True, help="Procedures: timed steps of a case, as data.")
+task_app = typer.Typer(no_args_is_help=True, help="Tasks of people at the seats.")
 
 
 # ---------------------------------------------------------------- plans
 
 
-@_plan.command("explain")
+@plan_app.command("explain")
 def explain_plan(
     ctx: typer.Context,
     person: Annotated[str, typer.Argument(help="Id of the person.")],
@@ -135,7 +128,7 @@ _DO = re.compile(r"(?P<step>[a-z0-9-]+)=(?P<result>[a-z0-9_]+)@(?P<s>\d+)")
 _SAY = re.compile(r"(?P<signal>[a-z_]+(:[a-z0-9_]+)?)@(?P<s>\d+)")
 
 
-@_plan.command("simulate")
+@plan_app.command("simulate")
 def simulate_plan(
     ctx: typer.Context,
     procedure: Annotated[str, typer.Argument(help="Id of a procedure, or a file.")],
@@ -319,7 +312,7 @@ def _load(file: Path) -> Procedure:
         raise typer.Exit(1) from exc
 
 
-@_procedure.command("list")
+@procedure_app.command("list")
 def list_procedures(ctx: typer.Context, as_json: Json = False) -> None:
     """List the procedures that are shipped, and those of the database where one is known."""
     known = {(one.id, one.version): ("shipped", one) for one in shipped().values()}
@@ -343,7 +336,7 @@ def list_procedures(ctx: typer.Context, as_json: Json = False) -> None:
         show_table("Procedures", ["id", "version", "from", "title", "steps"], rows)
 
 
-@_procedure.command("show")
+@procedure_app.command("show")
 def show_procedure(ctx: typer.Context, name: str, as_json: Json = False) -> None:
     """Show the steps of a procedure: what, when, who, by when, and what asks for it."""
     found = _find(ctx, name)
@@ -369,14 +362,14 @@ def show_procedure(ctx: typer.Context, name: str, as_json: Json = False) -> None
     )
 
 
-@_procedure.command("check")
+@procedure_app.command("check")
 def check_procedure(file: Annotated[Path, typer.Argument(help="A procedure file (YAML).")]) -> None:
     """Check a procedure file."""
     found = _load(file)
     out.print(f"[green]ok[/]  {found.id} version {found.version}, {len(found.steps)} steps", highlight=False)
 
 
-@_procedure.command("add")
+@procedure_app.command("add")
 def add_procedure(ctx: typer.Context, file: Annotated[Path, typer.Argument(help="A procedure file (YAML).")]) -> None:
     """Add a procedure, or a new version of one. Cases that run keep the version that they began with."""
     found = _load(file)
@@ -393,7 +386,7 @@ def add_procedure(ctx: typer.Context, file: Annotated[Path, typer.Argument(help=
 # ---------------------------------------------------------------- tasks
 
 
-@_task.command("list")
+@task_app.command("list")
 def show_tasks(
     ctx: typer.Context,
     operator: Annotated[str | None, typer.Option(help="Only what this seat owes.")] = None,

@@ -15,21 +15,16 @@ from gateway.store.queries import TerminalLine
 from gateway.store.series import CurvePoint
 from gateway.store.supervision_figures import IncidentLine, TroubleLine
 
-__all__ = ["register"]
+__all__ = ["terminal_app"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.add_typer(_terminal, name="terminal")
-
-
 _SPARKS = 60
-_terminal = typer.Typer(no_args_is_help=True, help="Terminals.")
+terminal_app = typer.Typer(no_args_is_help=True, help="Terminals.")
 
 
-@_terminal.command("show")
+@terminal_app.command("show")
 def show_terminal(
     ctx: typer.Context,
     terminal: str,
@@ -66,7 +61,7 @@ def show_terminal(
             out.print(f"{name:>14}  {drawn}  {min(known):.0f} to {max(known):.0f}", highlight=False)
 
 
-@_terminal.command("test-window")
+@terminal_app.command("test-window")
 def open_test_window(
     ctx: typer.Context,
     terminal: str,
@@ -84,7 +79,7 @@ def open_test_window(
     out.print(f"test presses of {terminal} are believed for {minutes} minutes", highlight=False)
 
 
-@_terminal.command("troubles")
+@terminal_app.command("troubles")
 def show_troubles(
     ctx: typer.Context,
     terminal: Annotated[str | None, typer.Argument(help="Only of this terminal.")] = None,
@@ -131,7 +126,7 @@ def show_troubles(
     )
 
 
-@_terminal.command("incidents")
+@terminal_app.command("incidents")
 def show_incidents(
     ctx: typer.Context,
     everything: Annotated[bool, typer.Option("--all", help="Those that are over as well.")] = False,
@@ -168,7 +163,7 @@ def show_incidents(
     )
 
 
-@_terminal.command("uptime")
+@terminal_app.command("uptime")
 def show_uptime(
     ctx: typer.Context,
     days: Annotated[int, typer.Option(min=1, max=366, help="How far back to look.")] = 30,

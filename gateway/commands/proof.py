@@ -13,10 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gateway.app import keyring_of
 from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
 from gateway.config import Settings
-from gateway.keyring import Keyring
+from gateway.keyring import Keyring, keyring_of
 from gateway.report.compose import compose_report, key_out, proof_out
 from gateway.report.words import words_of
 from gateway.service import case_reading, proof
@@ -28,7 +27,7 @@ from gateway.store.pool import Pool, open_pool
 from gateway.store.queries import CaseLine
 from schemas.report import ReportOut
 
-__all__ = ["register"]
+__all__ = ["case_app", "journal_app"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
 CaseId = Annotated[UUID, typer.Argument(metavar="ID", help="The case.")]
@@ -43,18 +42,12 @@ async def _opened(settings: Settings) -> AsyncIterator[Pool]:
         yield pool
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    app.add_typer(_case, name="case")
-    app.add_typer(_journal, name="journal")
-
-
 # ---------------------------------------------------------------- cases
 
-_case = typer.Typer(no_args_is_help=True, help="Cases, and the proof of what happened in them.")
+case_app = typer.Typer(no_args_is_help=True, help="Cases, and the proof of what happened in them.")
 
 
-@_case.command("list")
+@case_app.command("list")
 def list_cases(
     ctx: typer.Context,
     state: Annotated[Literal["open", "safe", "closed"] | None, typer.Option(help="Only cases in this state.")] = None,
@@ -92,7 +85,7 @@ def list_cases(
     show_table("Cases", columns, [[escape(cell) for cell in row] for row in rows])
 
 
-@_case.command("show")
+@case_app.command("show")
 def show_case(ctx: typer.Context, case_id: CaseId, as_json: Json = False) -> None:
     """Show everything that stands in the journal of a case, entry by entry. That you did is journaled (R22)."""
     settings = settings_of(ctx)
@@ -151,7 +144,7 @@ def _short(data: dict[str, Any] | None) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
-@_case.command("verify")
+@case_app.command("verify")
 def verify_case(
     ctx: typer.Context,
     case_id: Annotated[UUID | None, typer.Argument(metavar="ID", help="The case.", show_default=False)] = None,
@@ -269,7 +262,7 @@ def _utc(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-@_case.command("report")
+@case_app.command("report")
 def report_case(
     ctx: typer.Context,
     case_id: CaseId,
@@ -316,10 +309,10 @@ def _print_report(report: ReportOut) -> None:
 
 # ---------------------------------------------------------------- the journal
 
-_journal = typer.Typer(no_args_is_help=True, help="Signed checkpoints of the journal.")
+journal_app = typer.Typer(no_args_is_help=True, help="Signed checkpoints of the journal.")
 
 
-@_journal.command("key")
+@journal_app.command("key")
 def show_key(ctx: typer.Context, as_json: Json = False) -> None:
     """Print the public key with which anybody can check checkpoints."""
     key = keyring_of(settings_of(ctx)).public
@@ -330,7 +323,7 @@ def show_key(ctx: typer.Context, as_json: Json = False) -> None:
         err.print(f"[dim]checkpoints call it {key.name}[/]", highlight=False)
 
 
-@_journal.command("checkpoint")
+@journal_app.command("checkpoint")
 def make_checkpoint(
     ctx: typer.Context,
     to: Annotated[
@@ -357,7 +350,7 @@ def make_checkpoint(
         out.print(f"{escape(str(path))} holds checkpoints up to {newest}", highlight=False, soft_wrap=True)
 
 
-@_journal.command("verify")
+@journal_app.command("verify")
 def verify_checkpoints(
     ctx: typer.Context,
     file: Annotated[

@@ -1,0 +1,1 @@
+"""The commands of ``onekey``. Each is imported when it is asked for (`gateway.cli`)."""
