@@ -98,12 +98,17 @@ def _line(row: ModemRow) -> tuple[str, str]:
 def check_port(
     ctx: typer.Context,
     port: Annotated[Path, typer.Argument(help="Serial port, as /dev/serial/by-id/usb-…-if02.")],
-    pin: Annotated[str | None, typer.Option(help="PIN of its SIM, if not in the settings.", show_default=False)] = None,
+    pin: Annotated[
+        str | None,
+        typer.Option(
+            help="PIN of its SIM, to be tried once; that in the settings is left to the gateway.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look at a modem that no gateway uses now, from its port to the network; exit code 1 if something is wrong.
 
-    A wrong PIN is tried once: after three times the SIM is locked.
+    No PIN is tried but one that you give: after three wrong ones the SIM is locked.
     """
     known = next((one for one in settings_of(ctx, running=False).modems if Path(one.path) == port), None)
     try:
@@ -115,7 +120,7 @@ def check_port(
     found: list[Finding] = []
 
     async def work() -> None:
-        async for one in checkup(port, settings):
+        async for one in checkup(port, settings, try_pin=pin is not None):
             found.append(one)
             if not as_json:
                 mark = {True: "[green]good[/]", False: "[bold red]bad [/]", None: "    "}[one.good]

@@ -8,7 +8,10 @@ from uuid import UUID
 
 from gateway.domain.directory import ChannelSpec, Household, Party
 
-__all__ = ["CaseView", "DueNotice", "GiveUp", "Outcome", "PartyAnswer", "Sent", "Tried", "TryAgain"]
+__all__ = ["CALLS", "CaseView", "DueNotice", "GiveUp", "Outcome", "PartyAnswer", "Sent", "Tried", "TryAgain"]
+
+CALLS = ("alarm", "fallback", "procedure", "stand_in", "unanswered", "pressed_again")
+"""Reasons of notices that ask somebody to help; the others only tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

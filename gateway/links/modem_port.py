@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import os
+import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _PIECE = 4096
 _GUARD_S = 0.02
 _DRAIN_S = 0.3
 _SYNC_S = 0.5
+_QUIET_S = 0.3
 _SYNC_TRIES = 10
 _GONE = frozenset({errno.EIO, errno.ENODEV, errno.ENXIO, errno.EBADF})
 
@@ -47,6 +49,7 @@ class ModemPort:
         self._turn = asyncio.Lock()
         self._answer: asyncio.Future[Answer] | None = None
         self._unwritten = bytearray()
+        self._heard = 0
         self.gone = asyncio.Event()
         self.silences = 0
         """How many commands in a row were not answered."""
@@ -75,6 +78,8 @@ class ModemPort:
             with contextlib.suppress(OSError, ValueError):
                 loop.remove_reader(port.fileno())
                 loop.remove_writer(port.fileno())
+            with contextlib.suppress(OSError, serial.SerialException, termios.error):
+                port.reset_output_buffer()  # else closing waits until a modem that hangs has taken it: 30 s
             with contextlib.suppress(OSError, serial.SerialException):
                 port.close()
         self.gone.set()
@@ -95,6 +100,7 @@ class ModemPort:
         if not data:
             self.close()
             return
+        self._heard += len(data)
         for event in self._dialogue.feed(data):
             match event:
                 case Answer():
@@ -172,8 +178,14 @@ class ModemPort:
         async with self._turn:
             self._write(self._dialogue.abandon())
             await asyncio.sleep(_DRAIN_S)
+        answered = False
         for _ in range(_SYNC_TRIES):
             with contextlib.suppress(ModemSilent):
                 if (await self.ask("AT", numeric=True, timeout_s=_SYNC_S)).ok:
-                    return
+                    answered, heard = True, self._heard
+                    await asyncio.sleep(_QUIET_S)
+                    if self._heard == heard:
+                        return  # it was the answer to this one, not to one that waited before it
+        if answered:
+            return
         raise ModemSilent(f"it does not answer AT, {_SYNC_TRIES} times asked")

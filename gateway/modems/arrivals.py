@@ -71,6 +71,7 @@ class Arrivals:
     async def keep(self, modem: str, arrived: Sequence[Arrived]) -> None:
         """Have these on disk before it returns (I1)."""
         self._observe("sms_read")
+        self._sure.discard(modem)  # whether it forgets them is seen later
         async with self._pool.connection() as conn, conn.transaction():
             key = await phone_in.own_key(conn, self._directory.keyring)
             new = [arrival(self._directory, key, modem=modem, pdu=one.pdu, length=one.length) for one in arrived]
@@ -158,7 +159,7 @@ class Arrivals:
         else:
             return
         async with self._pool.connection() as conn:
-            await phone_in.put_off(conn, one.id, after=min(_LATER * 2**one.tries, _LATEST))
+            await phone_in.put_off(conn, one.id, after=min(_LATER * 2 ** min(one.tries, 8), _LATEST))
 
     def _follow(self, one: Came, done: Handled) -> None:
         self._observe("sms_handled")

@@ -5,6 +5,7 @@ Nothing here is a matter of one maker: what a modem offers is asked for, and the
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -54,6 +55,10 @@ class Setup:
     again: tuple[str, ...]
 
 
+_ICCID = re.compile(r"\d{18,20}")
+_READ_ICCID = "AT+CRSM=176,12258,0,0,10"  # EF_ICCID (51.011, 10.1.1)
+_ICCID_OCTETS = re.compile(r'144,\s*0,\s*"?([0-9]{2}[0-9A-Fa-f]{18})')
+
 _QUIETLY = (
     # Hanging up with ATH ends calls too; keys that the other side presses are told; no cell broadcast.
     "AT+CVHU=0",
@@ -88,12 +93,12 @@ async def bring_up(
     *,
     pace: Pace,
     pin_refused: Callable[[str, str], Awaitable[bool]],
-    remember_pin: Callable[[str, str], Awaitable[None]],
+    remember_pin: Callable[[str, str, str], Awaitable[None]],
 ) -> Setup:
     """Set a modem up whose port is open; it need not have a network yet.
 
-    `remember_pin` keeps by modem the PIN that is being tried, and nothing once it was right; `pin_refused` asks whether
-    one was tried before and was not right: after three wrong ones a SIM is locked.
+    `remember_pin` gets modem, SIM and the PIN that is being tried, and nothing once it was right; `pin_refused` asks of
+    a SIM whether one was tried before and was not right: after three wrong ones it is locked.
 
     Raises:
         Stopped: Somebody has to come.
@@ -135,6 +140,20 @@ async def _identity(port: ModemPort, path: str) -> Identity:
     return Identity(imei if len(imei) >= 14 else path, said[1], said[2], said[3].removeprefix("Revision:").strip())
 
 
+async def _sim(port: ModemPort) -> str | None:
+    """Return the serial number of the SIM, which may be read before its PIN is given; None: the modem does not tell."""
+    for command in ("AT+CCID", "AT+QCCID", "AT+ICCID", "AT^ICCID?"):
+        answer = await port.ask(command, free=True, timeout_s=10)
+        found = _ICCID.search(answer.lines[0]) if answer.ok and answer.lines else None
+        if found is not None:
+            return found[0]
+    answer = await port.ask(_READ_ICCID, prefix="+CRSM:", timeout_s=10)
+    octets = _ICCID_OCTETS.search(answer.lines[0]) if answer.ok and answer.lines else None
+    if octets is None:
+        return None
+    return "".join(octets[1][at + 1] + octets[1][at] for at in range(0, 20, 2)).rstrip("Ff")
+
+
 async def _open_sim(
     port: ModemPort,
     settings: ModemSettings,
@@ -142,7 +161,7 @@ async def _open_sim(
     *,
     pace: Pace,
     pin_refused: Callable[[str, str], Awaitable[bool]],
-    remember_pin: Callable[[str, str], Awaitable[None]],
+    remember_pin: Callable[[str, str, str], Awaitable[None]],
 ) -> None:
     until_s = asyncio.get_running_loop().time() + pace.sim_s
     while True:
@@ -150,7 +169,7 @@ async def _open_sim(
         state = answer.lines[0].partition(":")[2].strip().upper() if answer.ok and answer.lines else ""
         if state == "READY":
             if settings.pin is not None:  # whoever was killed while it was tried must not be locked out by that
-                await remember_pin(identity.id, "")
+                await remember_pin(identity.id, "", "")
             return
         if state in ("SIM PIN", "SIM PUK", "SIM PIN2", "SIM PUK2"):
             break
@@ -165,14 +184,15 @@ async def _open_sim(
     if settings.pin is None:
         raise Stopped("the SIM wants its PIN: give it in the settings, or take it off in a phone")
     pin = settings.pin.get_secret_value()
-    if await pin_refused(identity.id, pin):
+    sim = await _sim(port) or identity.id
+    if await pin_refused(sim, pin):
         raise Stopped("the PIN in the settings was wrong once: it is not tried again, for three times lock the SIM")
     # Before it is given: whoever is killed between both must not try it again and again.
-    await remember_pin(identity.id, pin)
+    await remember_pin(identity.id, sim, pin)
     answer = await port.ask(f'AT+CPIN="{pin}"', timeout_s=15)
     if not answer.ok:
         raise Stopped(cause_of(answer.final).text)
-    await remember_pin(identity.id, "")
+    await remember_pin(identity.id, sim, "")
     for _ in range(10):
         ready = await port.ask("AT+CPIN?", prefix="+CPIN:", timeout_s=15)
         if ready.ok and ready.lines and "READY" in ready.lines[0].upper():

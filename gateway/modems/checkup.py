@@ -33,8 +33,13 @@ def _bad(name: str, words: str) -> Finding:
     return Finding(name, good=False, words=words)
 
 
-async def checkup(path: Path, settings: ModemSettings, *, pace: Pace | None = None) -> AsyncIterator[Finding]:
-    """Yield what is found, in the order in which it is looked at; the last one says what to do where it ends early."""
+async def checkup(
+    path: Path, settings: ModemSettings, *, try_pin: bool = True, pace: Pace | None = None
+) -> AsyncIterator[Finding]:
+    """Yield what is found, in the order in which it is looked at; the last one says what to do where it ends early.
+
+    Without `try_pin` no PIN is tried: nothing is known here of those that were wrong, and three of them lock the SIM.
+    """
     pace = pace or Pace()
     port = ModemPort(path)
     try:
@@ -51,7 +56,7 @@ async def checkup(path: Path, settings: ModemSettings, *, pace: Pace | None = No
         return
     try:
         yield _good("port", "open")
-        async for finding in _looked_at(port, settings, pace):
+        async for finding in _looked_at(port, settings, pace, try_pin=try_pin):
             yield finding
     except Stopped as exc:
         yield _bad("SIM", str(exc))
@@ -65,13 +70,15 @@ async def checkup(path: Path, settings: ModemSettings, *, pace: Pace | None = No
         port.close()
 
 
-async def _looked_at(port: ModemPort, settings: ModemSettings, pace: Pace) -> AsyncIterator[Finding]:
+async def _looked_at(port: ModemPort, settings: ModemSettings, pace: Pace, *, try_pin: bool) -> AsyncIterator[Finding]:
     tried: list[str] = []
 
-    async def refused_before(_modem: str, _pin: str) -> bool:
+    async def refused_before(_sim: str, _pin: str) -> bool:
+        if not try_pin:
+            raise Stopped("it wants its PIN: the gateway tries the one in the settings, once; --pin tries one now")
         return False
 
-    async def remember(_modem: str, pin: str) -> None:
+    async def remember(_modem: str, _sim: str, pin: str) -> None:
         tried.append(pin)
 
     setup: Setup = await bring_up(port, settings, pace=pace, pin_refused=refused_before, remember_pin=remember)

@@ -30,7 +30,7 @@ __all__ = ["Arrived", "Hub", "Modem", "NotSent"]
 
 _log = logging.getLogger(__name__)
 
-_BOOTED = ("RDY", "*ATREADY", "NORMAL POWER DOWN", "POWERED DOWN", "^BOOT", "+CPIN: NOT")
+_BOOTED = ("RDY", "*ATREADY", "NORMAL POWER DOWN", "POWERED DOWN", "+CPIN: NOT")
 _READY_AGAIN = ("SMS READY", "SMS DONE", "+QIND: SMS DONE", "CALL READY", "PB DONE", "+CPIN: READY")
 _RESETS = ("AT+CFUN=1,1", "AT+CRESET", "AT^RESET")
 _MOST_RINGS_WITHOUT_NUMBER = 2
@@ -77,17 +77,21 @@ class Hub(Protocol):
         """Look at the modem: its state has changed."""
         ...
 
-    async def pin_refused(self, modem: str, pin: str) -> bool:
-        """Was this PIN tried before, and not right?"""
+    async def pin_refused(self, sim: str, pin: str) -> bool:
+        """Was this PIN tried before with this SIM, and not right?"""
         ...
 
-    async def remember_pin(self, modem: str, pin: str) -> None:
+    async def remember_pin(self, modem: str, sim: str, pin: str) -> None:
         """Remember what is tried; nothing: it was right."""
         ...
 
 
 class _Rebooted(Exception):
     """It has started again by itself: what was set is gone."""
+
+
+class _Unsteady(Exception):
+    """It starts again by itself, again and again."""
 
 
 class _NoNetwork(Exception):
@@ -120,6 +124,8 @@ class Modem:
         self.busy_with: str | None = None
         self.paused_until_s = 0.0
         self.failures = 0
+        self.barred: str | None = None
+        """Why the network takes no message of its SIM, until it takes one."""
         self.rung = 0
         self._hub = hub
         self._turn = turn or asyncio.Lock()
@@ -132,6 +138,9 @@ class Modem:
         self._direct: deque[Arrived] = deque()
         self._rings: deque[str | None] = deque()
         self._nameless = 0
+        self._starts: deque[float] = deque()
+        self._undeleted = 0
+        self._failed_s = 0.0
         self._booted = False
         self._again = False
         self._wrong: Exception | None = None
@@ -182,10 +191,10 @@ class Modem:
                 self._show(ModemState.STOPPED, str(exc))
                 await self._pause(self.pace.dead_s)
             except _Rebooted:
-                self._show(ModemState.STARTING, "it has started again by itself")
+                await self._started_again()
             except (ModemSilent, Refused, _NoNetwork) as exc:
                 if self._booted:  # what was under way when it started again by itself
-                    self._show(ModemState.STARTING, "it has started again by itself")
+                    await self._started_again()
                     continue
                 with contextlib.suppress(ModemGone, ModemSilent):
                     await self._climb(exc)
@@ -195,6 +204,17 @@ class Modem:
                     await self._climb(exc)
             finally:
                 self._close()
+
+    async def _started_again(self) -> None:
+        """Set it up anew; if that happens too often, something is wrong with it: its power, mostly."""
+        now_s = time.monotonic()
+        self._starts.append(now_s)
+        while now_s - self._starts[0] > self.pace.healthy_s:
+            self._starts.popleft()
+        self._show(ModemState.STARTING, "it has started again by itself")
+        if len(self._starts) > _PATIENCE:
+            with contextlib.suppress(ModemGone, ModemSilent):
+                await self._climb(_Unsteady(f"it has started again by itself {len(self._starts)} times"))
 
     async def _pause(self, seconds: float) -> None:
         """Wait with the port closed, so that an administrator can open it."""
@@ -274,6 +294,8 @@ class Modem:
                     raise _NoNetwork
             if self.rung and now_s - began_s > self.pace.healthy_s:
                 self.rung = 0
+            if self.failures and now_s - self._failed_s > self.pace.healthy_s:
+                self.failures = 0  # it has its turn again
             wait_s = min(look_s, sweep_s, now_s + self.pace.look_s) - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.01, wait_s)):
@@ -418,12 +440,11 @@ class Modem:
                 self._port, f'AT+CPMS="{store}"', pace=self.pace, prefix="+CPMS:", timeout_s=2 * self.pace.command_s
             )
         answer = await told(self._port, "AT+CMGL=4", pace=self.pace, prefix="+CMGL:", timeout_s=self.pace.list_s)
-        found = [
-            Arrived(one.pdu, one.length, store, one.index)
-            for one in replies.stored_messages(answer.lines)
-            if one.index is not None and not one.from_phone
-        ]
+        stored = [one for one in replies.stored_messages(answer.lines) if one.index is not None]
+        found = [Arrived(one.pdu, one.length, store, one.index) for one in stored if not one.from_phone]
         if not found:
+            if stored:
+                await self._make_room(store, [one.index for one in stored if one.index is not None])
             return False
         # What got damaged on the line is read again, a few times: once deleted nobody could.
         found = [one for one in found if _sound(one) or self._doubted(one)]
@@ -432,12 +453,30 @@ class Modem:
         deleted = []
         for one in found:
             self._doubts.pop((store, one.index), None)
-            if (await self._port.ask(f"AT+CMGD={one.index}", timeout_s=self.pace.command_s)).ok:
+            gone = await self._port.ask(f"AT+CMGD={one.index}", timeout_s=self.pace.command_s)
+            if gone.ok:
                 deleted.append(one)
+            elif not deleted:
+                self._undeleted += 1
+                if self._undeleted >= _PATIENCE:  # its store fills up, and nothing arrives any more
+                    self._undeleted = 0
+                    raise Refused("AT+CMGD", cause_of(gone.final))
+        self._undeleted = 0 if deleted else self._undeleted
         with contextlib.suppress(Exception):  # it is said with the next look that finds nothing
             if deleted:
                 await self._hub.forgotten(self.id, deleted)
         return True
+
+    async def _make_room(self, store: str, mine: Sequence[int]) -> None:
+        """Delete what was sent or written by it, `mine`, if its store is so full of that that nothing can arrive."""
+        assert self._port is not None
+        answer = await self._port.ask("AT+CPMS?", prefix="+CPMS:", timeout_s=2 * self.pace.command_s)
+        used = replies.fill(answer.lines[0], store) if answer.ok and answer.lines else None
+        if used is None or used[0] < used[1]:
+            return
+        _log.warning("modem %s: its store %s was full of %d messages that it had sent", self.id, store, len(mine))
+        for index in mine:
+            await self._port.ask(f"AT+CMGD={index}", timeout_s=self.pace.command_s)
 
     def _doubted(self, one: Arrived) -> bool:
         """Is a message that looks damaged to be taken as it is, since it looked so again and again?"""
@@ -532,24 +571,31 @@ class Modem:
             if cause.action is Action.CLEAR_STORE:
                 self._arrived = True
                 self._wake.set()
+            if cause.action is Action.OTHER_SIM:
+                self.barred = cause.text
+                self._hub.changed(self)
             if cause.action not in (Action.RECIPIENT, Action.OURS, Action.DONE):
                 self._failed_once(Refused("AT+CMGS", cause))
             raise NotSent(cause.text, cause.action)
-        self.failures = 0
+        self.failures, self.barred = 0, None
         reference = replies.number_of(replies.fields(answer.lines[0])[0])
         return -1 if reference is None else reference % 256
 
     def _failed_once(self, exc: Exception) -> None:
         """Count a failure; several in a row, and it rests, is looked at, and others send meanwhile."""
         self.failures += 1
+        self._failed_s = time.monotonic()
         if self.failures >= _PATIENCE:
             self.failures = 0
             self.paused_until_s = time.monotonic() + self.pace.pause_s
             self._fail(exc)
 
-    def suspect(self, why: str) -> None:
-        """Have it taken off the network and back, for a reason that it does not know itself."""
-        self.rung = max(self.rung, 1)
+    def suspect(self, why: str, *, measures: int = 1) -> None:
+        """Have it taken off the network and back, or started anew, for a reason that it does not know itself.
+
+        `measures` counts how often that was needed. It is not given up: it may still send.
+        """
+        self.rung = max(self.rung, min(measures, 3 if self.settings.power_cycle else 2))
         self._fail(Refused("self-test", Cause(why, Action.WAIT)))
 
     def _fail(self, exc: Exception) -> None:

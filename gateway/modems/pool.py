@@ -53,6 +53,8 @@ _MOST_TRIES = 12
 _MOST_FAULTS = 3
 _CALLS, _ALL = 1, 9
 """Ranks: calls for help, and everything."""
+_ANSWERS = 2
+"""The rank of what somebody is written back."""
 
 _LONGEST_RETRY = timedelta(minutes=2)
 
@@ -193,21 +195,21 @@ class ModemPool:
         self._wake.set()
         self._watch.changed()
 
-    async def pin_refused(self, modem: str, pin: str) -> bool:
-        """Was this PIN tried before, and not right?"""
-        mac, refused = self._directory.keyring.mac("pin", modem, pin), True
+    async def pin_refused(self, sim: str, pin: str) -> bool:
+        """Was this PIN tried before with this SIM, and not right?"""
+        mac, refused = self._directory.keyring.mac("pin", sim, pin), True
 
         async def ask() -> None:
             nonlocal refused
             async with self._pool.connection() as conn:
-                refused = await store.pin_refused(conn, modem, mac)
+                refused = await store.pin_refused(conn, mac)
 
         await self._surely(ask)  # that the database is away is no fault of the modem
         return refused
 
-    async def remember_pin(self, modem: str, pin: str) -> None:
+    async def remember_pin(self, modem: str, sim: str, pin: str) -> None:
         """Remember what is tried; nothing: it was right."""
-        mac = self._directory.keyring.mac("pin", modem, pin) if pin else None
+        mac = self._directory.keyring.mac("pin", sim, pin) if pin else None
         path = next((str(one.path) for one in self.modems if one.id == modem), modem)
 
         async def write() -> None:
@@ -238,30 +240,34 @@ class ModemPool:
             if time.monotonic() - checked_s > _COUNT_EVERY_S:
                 checked_s = time.monotonic()
                 await self._count(worker)
-            while free := self._free():
-                async with self._pool.connection() as conn, conn.transaction():
-                    jobs = await phone_out.lease(
-                        conn,
-                        worker,
-                        modems=[modem.id for modem in free],
-                        calling=[modem.id for modem in free if modem.settings.voice],
-                        holding=[*self._doing, *self._unrecorded],
-                        # Calls for help know no limit.
-                        most_rank=_CALLS if all(map(self._spent, free)) else _ALL,
-                        limit=len(free),
-                    )
-                    known = {job.id: await phone_out.last_modem(conn, job.peer) for job in jobs}
-                left = [job for job in jobs if not self._begin(job, free, known[job.id])]
-                for job in left:
-                    async with self._pool.connection() as conn:
-                        await phone_out.give_back(conn, job.id)
-                if not jobs or left:
+            while any(modem.ready for modem in self.modems):
+                # Calls for help know no limit; everything else is for those whose SIM may still send today.
+                if any(modem.ready and self._spent(modem) for modem in self.modems):
+                    urgent = await self._give(worker, [one for one in self.modems if one.ready], most_rank=_CALLS)
+                else:
+                    urgent = False
+                free = [modem for modem in self.modems if modem.ready and not self._spent(modem)]
+                if not (free and await self._give(worker, free, most_rank=_ALL)) and not urgent:
                     break
 
-    def _free(self) -> list[Modem]:
-        """Return who could send now: those whose SIM may, or, if there are none, the others for calls for help."""
-        ready = [modem for modem in self.modems if modem.ready]
-        return [modem for modem in ready if not self._spent(modem)] or ready
+    async def _give(self, worker: int, free: list[Modem], *, most_rank: int) -> bool:
+        """Give what is due to those who are free; False: there was nothing, or something that none of them can do."""
+        async with self._pool.connection() as conn, conn.transaction():
+            jobs = await phone_out.lease(
+                conn,
+                worker,
+                modems=[modem.id for modem in free],
+                calling=[modem.id for modem in free if modem.settings.voice],
+                holding=[*self._doing, *self._unrecorded],
+                most_rank=most_rank,
+                limit=len(free),
+            )
+            known = {job.id: await phone_out.last_modem(conn, job.peer) for job in jobs}
+        left = [job for job in jobs if not self._begin(job, free, known[job.id])]
+        for job in left:
+            async with self._pool.connection() as conn:
+                await phone_out.give_back(conn, job.id)
+        return bool(jobs) and not left
 
     async def _count(self, worker: int) -> None:
         midnight = datetime.now(UTC).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -286,9 +292,10 @@ class ModemPool:
         self._aside(partial(self._do, modem, job), name="modem-job")
         return True
 
-    def _fitness(self, modem: Modem, known: str | None) -> tuple[bool, int, int, int]:
-        """How well a modem suits: no failures, the number somebody knows, a good signal, little sent today."""
+    def _fitness(self, modem: Modem, known: str | None) -> tuple[bool, bool, int, int, int]:
+        """How well a modem suits: its SIM may, no failures, the number somebody knows, a good signal, little sent."""
         return (
+            not self._spent(modem) and modem.barred is None,
             modem.id == known and not modem.failures,
             -modem.failures,
             (modem.signal_dbm or -113) // 10,
@@ -448,7 +455,7 @@ class ModemPool:
         async def queue() -> None:
             async with self._pool.connection() as conn, conn.transaction():
                 for one in replies:
-                    await enqueue_own(conn, self._directory, one.number, one.text, rank=1)
+                    await enqueue_own(conn, self._directory, one.number, one.text, rank=_ANSWERS)
 
         self._aside(partial(self._surely, queue), name="modems-reply")
 

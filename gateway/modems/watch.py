@@ -35,6 +35,10 @@ _TELL_AFTER_S = 60.0
 _BALANCE_EVERY_S = 86_400.0
 _TROUBLES = (ModemState.DEAD, ModemState.STOPPED, ModemState.GONE)
 _SELF_TEST = "onekey self-test"
+_DEAF = 2
+"""After so many messages to itself that did not come back people are told."""
+_MOST_MEASURES = 3
+_DEAF_EVERY = 4
 
 
 class Aside(Protocol):
@@ -51,6 +55,7 @@ class _Test:
 
     sent_s: float
     heard: bool = False
+    late: bool = False
 
 
 class Watch:
@@ -80,6 +85,8 @@ class Watch:
         self._low: set[str] = set()
         self._asking: set[str] = set()
         self._tests: dict[str, _Test] = {}
+        self._deaf: dict[str, int] = {}
+        """How many messages of a modem to itself did not come back, one after the other."""
 
     def changed(self) -> None:
         """Write down how they are now."""
@@ -98,9 +105,9 @@ class Watch:
             self._show.clear()
             for modem in self._those():
                 async with self._pool.connection() as conn:
-                    await store.show(
+                    ours = await store.show(
                         conn,
-                        id=modem.id,
+                        id=self._name(modem),
                         replica=self._replica,
                         path=str(modem.path),
                         state=modem.state,
@@ -114,7 +121,8 @@ class Watch:
                         since=modem.since,
                         heard_at=modem.heard_at,
                     )
-                await self._look_after(modem)
+                if ours:  # one that another gateway has now is not lost
+                    await self._look_after(modem)
             await asyncio.sleep(min(0.2, self._pace.find_s))
 
     def _those(self) -> list[Modem]:
@@ -122,16 +130,31 @@ class Watch:
         there = {modem.id for modem in self._modems() if modem.state is not ModemState.GONE}
         return [modem for modem in self._modems() if modem.state is not ModemState.GONE or modem.id not in there]
 
+    def _name(self, modem: Modem) -> str:
+        """Return the name of a modem in the tables; while nobody knows which one it is, that of its port, and where."""
+        return modem.id if modem.id != str(modem.path) else self._port_name(modem)
+
+    def _port_name(self, modem: Modem) -> str:
+        return f"{modem.path}@{self._replica}"
+
     async def _look_after(self, modem: Modem) -> None:
         lost_s = (datetime.now(UTC) - modem.since).total_seconds()
         patience_s = self._pace.find_s if modem.state is not ModemState.GONE else min(_TELL_AFTER_S, self._pace.boot_s)
         if modem.state in _TROUBLES and lost_s >= patience_s:
-            await modem_troubles.raise_trouble(self._pool, self._directory, modem.id, modem.problem or modem.state)
+            await self._tell(modem, modem.problem or modem.state)
         elif modem.state is ModemState.READY:
+            if modem.barred is not None:
+                await self._tell(modem, f"its SIM may not send: {modem.barred}")
+            elif self._deaf.get(modem.id, 0) >= _DEAF:
+                await self._tell(modem, "it hears nothing: its messages to itself do not come back")
+            elif modem.id not in self._low:
+                await modem_troubles.settle_trouble(self._pool, self._directory, modem.id)
             # Before it said which one it is, its trouble was that of its port.
-            for name in {modem.id, str(modem.path)} - self._low:
-                await modem_troubles.settle_trouble(self._pool, self._directory, name)
+            await modem_troubles.settle_trouble(self._pool, self._directory, self._port_name(modem))
             self._begin_asking(modem)
+
+    async def _tell(self, modem: Modem, problem: str) -> None:
+        await modem_troubles.raise_trouble(self._pool, self._directory, self._name(modem), problem)
 
     def _begin_asking(self, modem: Modem) -> None:
         if modem.ready and modem.id not in self._asking:
@@ -153,11 +176,15 @@ class Watch:
             return
         test = self._tests.get(modem.id)
         if test is not None and not test.heard:
-            if now_s - test.sent_s > self._pace.echo_s:
-                del self._tests[modem.id]
-                modem.suspect("a message to itself did not come back")
-            return
-        if test is not None and now_s - test.sent_s < self._pace.self_test_s:
+            deaf = self._deaf.get(modem.id, 0)
+            if not test.late and now_s - test.sent_s > self._pace.echo_s:
+                test.late = True
+                deaf = self._deaf[modem.id] = deaf + 1
+                if deaf <= _MOST_MEASURES:  # what that has not cured takes somebody to come
+                    modem.suspect("a message to itself did not come back", measures=deaf)
+            if not test.late or (deaf > _MOST_MEASURES and now_s - test.sent_s < _DEAF_EVERY * self._pace.echo_s):
+                return
+        elif test is not None and now_s - test.sent_s < self._pace.self_test_s:
             return
         try:
             await self._send_itself(modem, number, f"{_SELF_TEST} {datetime.now(UTC):%Y-%m-%d %H:%M}")
@@ -199,6 +226,7 @@ class Watch:
         """Look whether what a stranger writes is our own test, or the operator's answer about the balance."""
         if text.startswith(_SELF_TEST) and (test := self._tests.get(modem_id)) is not None:
             test.heard = True
+            self._deaf.pop(modem_id, None)
         for modem in self._modems():
             to = modem.settings.balance_to
             if modem.id == modem_id and to is not None and tail(sender) == tail(to):
@@ -218,4 +246,4 @@ class Watch:
         self._low.discard(modem.id)
         if amount < Decimal(str(modem.settings.balance_low)):
             self._low.add(modem.id)
-            await modem_troubles.raise_trouble(self._pool, self._directory, modem.id, f"only {amount} left on its SIM")
+            await self._tell(modem, f"only {amount} left on its SIM")

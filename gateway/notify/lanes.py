@@ -12,11 +12,9 @@ from enum import IntEnum
 from itertools import islice
 
 from gateway.domain.kinds import CaseClass
-from gateway.domain.outbox import DueNotice
+from gateway.domain.outbox import CALLS, DueNotice
 
 __all__ = ["Lane", "Lanes", "Place", "Rank"]
-
-_CALLS = frozenset({"alarm", "fallback", "procedure", "pressed_again"})
 
 
 class Rank(IntEnum):
@@ -32,7 +30,7 @@ def rank_of(notice: DueNotice, *, first: bool) -> Rank:
 
     Word of a better place or of the end, drills, service and broken terminals can wait for calls for help.
     """
-    if notice.case.case_class != CaseClass.EMERGENCY or notice.reason not in _CALLS:
+    if notice.case.case_class != CaseClass.EMERGENCY or notice.reason not in CALLS:
         return Rank.OTHER
     return Rank.FIRST_CALL if first else Rank.CALL
 

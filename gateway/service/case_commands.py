@@ -100,8 +100,8 @@ async def answer_leg(
         if leg.party_id is None:
             raise StateConflict(f"Leg {leg_id} has no party: nobody of the household has the role {leg.role}.")
         writer = _writer(case, await surroundings(conn, directory, case))
-        calls = {} if number is None else await outbox.last_calls(conn, case_id)
-        overtaken = number is not None and number < calls.get(leg_id, 0)
+        anew = {} if number is None else await outbox.asked_anew(conn, case_id)
+        overtaken = number is not None and number < anew.get(leg_id, 0)
         state = await record_answer(conn, case, leg, answer, via=via, writer=writer, overtaken=overtaken)
         await writer.flush(conn)
     case_state = CaseState(case.state)

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationError
 
 from gateway.domain.answers import TextAnswer, read_answer
-from gateway.domain.kinds import RING
+from gateway.domain.kinds import RING, CaseClass
 from gateway.domain.outbox import DueNotice, PartyAnswer
 from gateway.keyring import KeyringError
 from gateway.service.case_commands import record_answer
@@ -49,10 +49,12 @@ _PARTS_COME_WITHIN = timedelta(seconds=90)
 _STRANGER_HOUR = 20
 _STRANGERS_HOUR = 500
 _CRIES_HOUR = 3
+_ALL_CRIES_HOUR = 60
 _SHORT = 30
 _HOUR = timedelta(hours=1)
 _CRY, _BROKEN = "call for help", "broken"
 _VIA = "sms"
+_MOST_NAMED = 3
 _REPORTS = {
     Status.DELIVERED: "delivered",
     Status.UNCONFIRMED: "unconfirmed",
@@ -153,7 +155,7 @@ async def give_up(pool: Pool, directory: Directory, came: Came, *, worker: int |
     async with pool.connection() as conn, conn.transaction():
         said = (await _opened(conn, directory, [came]))[0]
         reason = "the gateway fails on something that came by phone"
-        raised = await _look_at(conn, directory, came, str(said).encode(), None, reason, worker=worker)
+        raised = await _look_at(conn, directory, came, str(said).encode(), reason, worker=worker)
         await phone_in.handled(conn, [came.id], outcome="given up", case_id=raised.case_id)
         return Handled(outcome="given up", case_id=raised.case_id, notices=raised.notices)
 
@@ -242,11 +244,11 @@ async def _message(
     # Who answers may be somebody who is protected as well: their own call for help is one.
     own = alarm is not None and (alarm.terminal is not None or bool(owners.persons))
     if asked and not owners.terminals and not own:
-        return await _answer(conn, directory, message, asked, worker=worker)
+        return await _answer(conn, directory, came, message, asked, worker=worker)
     if alarm is not None:
         return await _call_for_help(conn, directory, came, message, alarm, owners, worker=worker)
-    if owners.terminals:
-        return await _misread(conn, directory, came, message, owners.terminals[0], worker=worker)
+    if owners.terminals or owners.persons:
+        return await _misread(conn, directory, came, message, owners, worker=worker)
     if owners.known:
         await _tell(conn, came, "phone.unmatched")
         return Handled(outcome="unmatched")
@@ -267,22 +269,27 @@ async def _call_for_help(
 ) -> Handled:
     """Find out whose it is; what belongs to nobody is for the fallback (D13), but not every advertisement."""
     named = alarm.terminal
-    if named is not None and (not owners.terminals or await _is_known(conn, named)):
-        known = owners.known or await _is_known(conn, named) or _is_report(message)
-        if known or await _is_believed(conn, came):
-            return await _raise(conn, directory, came, message, alarm, named, owners, worker=worker)
-        return await _stranger(conn, came)
-    terminal = owners.terminals[0] if owners.terminals else await _terminal_of_person(conn, owners)
-    if terminal is not None:
+    if named is not None and await _is_known(conn, named):
+        return await _raise(conn, directory, came, message, alarm, named, owners, worker=worker)
+    if owners.terminals or owners.persons:
+        terminal = owners.terminals[0] if owners.terminals else await _terminal_of_person(conn, owners)
         return await _raise(conn, directory, came, message, alarm, terminal, owners, worker=worker)
+    if named is not None:
+        if owners.known:
+            return await _raise(conn, directory, came, message, alarm, named, owners, worker=worker)
+        # A name that nobody knows from a number that nobody knows: most such are bills with a long number in them.
+        ours = _is_report(message) or text.is_pure(message.text)
+        if ours and await _is_believed(conn, came):
+            done = await _raise(conn, directory, came, message, alarm, named, owners, worker=worker)
+            return replace(done, outcome=_CRY)
+        return replace(await _stranger(conn, came), words=(message.sender, message.text))
     if owners.known:
-        whose = ", ".join((*owners.persons, *owners.parties))
-        reason = f"a call for help from the phone of {whose}, who has no terminal"
+        reason = f"a call for help from the phone of {', '.join(owners.parties)}, who has no terminal"
     elif "sos" in alarm.kinds and len(message.text) <= _SHORT and await _is_believed(conn, came):
         reason = "a call for help from a number that nobody knows"
     else:
         return replace(await _stranger(conn, came), words=(message.sender, message.text))
-    raised = await _look_at(conn, directory, came, message.octets, None, reason, worker=worker)
+    raised = await _look_at(conn, directory, came, message.octets, reason, words=message.text, worker=worker)
     return Handled(outcome=_CRY, case_id=raised.case_id, notices=raised.notices)
 
 
@@ -292,9 +299,15 @@ def _is_report(message: _Message) -> bool:
 
 
 async def _is_believed(conn: Connection, came: Came) -> bool:
-    """Is a call for help of a number that nobody knows to be believed? Three times an hour it is (I6)."""
+    """Is a call for help of a number that nobody knows to be believed? Three times an hour it is (I6).
+
+    Of all such numbers together some more: whoever sends from ever new ones wakes nobody all night.
+    """
     peer = None if came.peer is None else bytes(came.peer)
-    return await phone_in.of_peer_since(conn, peer, within=_HOUR, outcome=_CRY) < _CRIES_HOUR
+    return (
+        await phone_in.of_peer_since(conn, peer, within=_HOUR, outcome=_CRY) < _CRIES_HOUR
+        and await phone_in.of_all_since(conn, within=_HOUR, outcome=_CRY) < _ALL_CRIES_HOUR
+    )
 
 
 async def _unreadable(
@@ -304,18 +317,25 @@ async def _unreadable(
     if await phone_in.of_peer_since(conn, None, within=_HOUR, outcome=_BROKEN) >= _CRIES_HOUR:
         return await _stranger(conn, came)
     reason = "a message by SMS that cannot be read at all"
-    raised = await _look_at(conn, directory, came, message.octets, None, reason, worker=worker)
+    raised = await _look_at(conn, directory, came, message.octets, reason, worker=worker)
     return Handled(outcome=_BROKEN, case_id=raised.case_id, notices=raised.notices)
 
 
 async def _terminal_of_person(conn: Connection, owners: Owners) -> str | None:
     """Return a terminal of the household of whoever writes from their own phone."""
-    if not owners.persons:
-        return None
     cursor = await conn.execute(
         "SELECT t.public_id FROM person p JOIN assignment a ON a.household_id = p.household_id AND a.until IS NULL "
         "JOIN terminal t ON t.uid = a.terminal_uid AND t.active WHERE p.id = ANY(%s) ORDER BY 1 LIMIT 1",
         (list(owners.persons),),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+async def _household_of(conn: Connection, owners: Owners) -> str | None:
+    """Return where they live who write from their own phone."""
+    cursor = await conn.execute(
+        "SELECT household_id FROM person WHERE id = ANY(%s) ORDER BY id LIMIT 1", (list(owners.persons),)
     )
     row = await cursor.fetchone()
     return None if row is None else row[0]
@@ -332,18 +352,20 @@ async def _raise(
     came: Came,
     message: _Message,
     alarm: SmsReport,
-    terminal: str,
+    terminal: str | None,
     owners: Owners,
     *,
     worker: int | None,
 ) -> Handled:
     problems = []
-    if owners.terminals and terminal not in owners.terminals:
+    if terminal is None:
+        problems.append("it came from the person's own phone; there is no terminal")
+    elif owners.terminals and terminal not in owners.terminals:
         problems.append("it came from the number of another terminal")
-    elif owners.terminals and alarm.terminal is not None and alarm.terminal != terminal:
-        problems.append(f"it calls itself {alarm.terminal}, which is not registered")
     elif not owners.terminals:
         problems.append("it came from the person's own phone" if owners.persons else "it came from another number")
+    if (owners.terminals or owners.persons) and alarm.terminal not in (None, terminal, *owners.terminals):
+        problems.append(f"it calls itself {alarm.terminal}, which is not registered")
     if message.missing:
         problems.append(f"{message.missing} parts of the message are missing")
     fix = None
@@ -372,6 +394,8 @@ async def _raise(
         signal_dbm=alarm.signal_dbm,
         test=alarm.test,
         problems=tuple(problems),
+        household=await _household_of(conn, owners) if terminal is None else None,
+        caller=came.peer,
     )
     raised = await raise_alarm_in(conn, directory, press, worker=worker)
     return _raised(raised, press)
@@ -386,11 +410,26 @@ def _raised(raised: Raised, press: Press) -> Handled:
 
 
 async def _misread(
-    conn: Connection, directory: Directory, came: Came, message: _Message, terminal: str, *, worker: int | None
+    conn: Connection, directory: Directory, came: Came, message: _Message, owners: Owners, *, worker: int | None
 ) -> Handled:
-    """Open a case for what a terminal said and nobody understands: somebody has to look (I2)."""
-    reason = "a message of a terminal that nothing understands"
-    raised = await _look_at(conn, directory, came, message.octets, terminal, reason, worker=worker)
+    """Open a case for what a terminal, or the person themselves, said and nobody understands: somebody looks (I2)."""
+    terminal, household = next(iter(owners.terminals), None), None
+    if terminal is not None:
+        reason = "a message of a terminal that nothing understands"
+    else:
+        terminal, household = await _terminal_of_person(conn, owners), await _household_of(conn, owners)
+        reason = "a message from the person's own phone that nothing understands"
+    raised = await _look_at(
+        conn,
+        directory,
+        came,
+        message.octets,
+        reason,
+        terminal=terminal,
+        household=household,
+        words=message.text,
+        worker=worker,
+    )
     return Handled(outcome="not understood", case_id=raised.case_id, notices=raised.notices)
 
 
@@ -399,12 +438,14 @@ async def _look_at(
     directory: Directory,
     came: Came,
     octets: bytes,
-    terminal: str | None,
     reason: str,
     *,
+    terminal: str | None = None,
+    household: str | None = None,
+    words: str = "",
     worker: int | None,
 ) -> Raised:
-    """Open a case for what somebody has to look at; its octets are in quarantine."""
+    """Open a case for what somebody has to look at; its octets are in quarantine, its words on the timeline."""
     misread = Misread(
         transport=_TRANSPORT,
         topic=f"sms/{terminal or '?'}",
@@ -412,15 +453,23 @@ async def _look_at(
         payload=octets,
         received_at=came.received_at,
         reason=reason,
+        household=household,
+        # What damage has left without a sender is nobody's but its own.
+        caller=came.peer or bytes(came.digest),
     )
-    return await keep_alarm_in(conn, directory, misread, worker=worker)
+    raised = await keep_alarm_in(conn, directory, misread, worker=worker)
+    if words:
+        work = await locked(conn, directory, raised.case_id, worker=worker)
+        work.note("case.said", {"via": _VIA}, actor="caller", private={"text": words[:1000]})
+        await work.flush()
+    return raised
 
 
 async def _stranger(conn: Connection, came: Came) -> Handled:
     """Keep a message of a number that nobody knows, unless there are very many of them."""
     peer = None if came.peer is None else bytes(came.peer)
     of_it = await phone_in.of_peer_since(conn, peer, within=_HOUR)
-    if of_it >= _STRANGER_HOUR or await phone_in.of_strangers_since(conn, within=_HOUR) >= _STRANGERS_HOUR:
+    if of_it >= _STRANGER_HOUR or await phone_in.of_all_since(conn, within=_HOUR) >= _STRANGERS_HOUR:
         return Handled(outcome="flood")
     await _tell(conn, came, "phone.stranger")
     return Handled(outcome="stranger")
@@ -436,18 +485,23 @@ async def _ring(
     """Take a call: from a terminal it is an alarm, whatever else failed there; nobody picks up."""
     number = said.get("number")
     owners = Owners() if number is None else await phone_book.owners(conn, directory.keyring, str(number))
-    if owners.terminals:
+    asked = [] if came.peer is None else await phone_out.asked_of(conn, bytes(came.peer))
+    # Whoever is protected and rings back has not been heard yet.
+    if owners.terminals or (owners.persons and not asked):
+        terminal = owners.terminals[0] if owners.terminals else await _terminal_of_person(conn, owners)
         press = Press(
-            terminal=owners.terminals[0],
+            terminal=terminal,
             transport="call",
             kinds=(RING,),
             received_at=came.received_at,
             payload=b"",
             digest=bytes(came.digest),
+            problems=() if owners.terminals else ("it came from the person's own phone",),
+            household=await _household_of(conn, owners) if terminal is None else None,
+            caller=came.peer,
         )
         raised = await raise_alarm_in(conn, directory, press, worker=worker)
         return _raised(raised, press)
-    asked = [] if came.peer is None else await phone_out.asked_of(conn, bytes(came.peer))
     for one in asked:  # in the order of their cases, as everybody locks them
         work = await locked(conn, directory, one.case_id, worker=worker)
         work.note(
@@ -456,23 +510,30 @@ async def _ring(
         await work.flush()
     if asked:
         return Handled(outcome="party rang", case_id=asked[0].case_id)
-    return Handled(outcome="unmatched call") if owners.known else await _stranger(conn, came)
+    if not owners.known:
+        return await _stranger(conn, came)
+    await _tell(conn, came, "phone.unmatched")
+    return Handled(outcome="unmatched call")
 
 
 # Answers
 
 
 async def _answer(
-    conn: Connection, directory: Directory, message: _Message, asked: Sequence[Asked], *, worker: int | None
+    conn: Connection, directory: Directory, came: Came, message: _Message, asked: Sequence[Asked], *, worker: int | None
 ) -> Handled:
     # The end of a message that lacks its beginning may begin with any digit.
-    said = read_answer(message.text) if message.begins else TextAnswer(None)
-    meant = [one for one in asked if one.code == said.letter] if said.letter is not None else list(asked)
+    codes = {one.code for one in asked}
+    said = read_answer(message.text, codes) if message.begins else TextAnswer(None)
+    meant = [one for one in asked if one.code == said.code] if said.code is not None else list(asked)
     if said.answer is None or not meant:
-        for one in asked:
+        for one in meant or asked:
             await _say(conn, directory, one, message.text, worker=worker)
         return Handled(outcome="said", case_id=asked[0].case_id)
-    if len({one.case_id for one in meant}) > 1:
+    if len({one.case_id for one in meant}) > 1 or (
+        # It may be meant for the one that has ended meanwhile.
+        said.code is None and came.peer and await phone_out.another_ended(conn, bytes(came.peer), meant[0].case_id)
+    ):
         # To end the calls for the wrong person would be worse than to ask again: on record everywhere, it ends nothing.
         for one in meant:
             await _say(conn, directory, one, message.text, worker=worker)
@@ -492,7 +553,7 @@ async def _count(
     case_id = meant[0].case_id
     work = await locked(conn, directory, case_id, worker=worker)
     legs = {leg.id: leg for leg in await cases.legs_of(conn, case_id)}
-    calls = await outbox.last_calls(conn, case_id)
+    anew = await outbox.asked_anew(conn, case_id)
     for one in meant:
         await record_answer(
             conn,
@@ -501,7 +562,7 @@ async def _count(
             PartyAnswer(answer=said.answer, reason=said.text, minutes=said.minutes),
             via=_VIA,
             writer=work.journal,
-            overtaken=one.number < calls.get(one.leg_id, 0),
+            overtaken=one.number < anew.get(one.leg_id, 0),
         )
     await work.flush()
     return Handled(outcome=f"answer {said.answer}", case_id=case_id)
@@ -520,20 +581,26 @@ async def _say(conn: Connection, directory: Directory, one: Asked, words: str, *
 
 
 async def _which(conn: Connection, directory: Directory, meant: Sequence[Asked]) -> str:
-    """Ask which of several cases an answer is for, without a name: it goes to a phone that others may read."""
+    """Ask which of several cases an answer is for, without a name: it goes to a phone that others may read.
+
+    It is one message, however many there are: the newest emergencies are named.
+    """
     said, chinese = [], True
     sites = {site.id: site for site in await directory.sites(conn)}
     newest = {one.case_id: one for one in meant}
-    for one in newest.values():
-        case = await cases.by_id(conn, one.case_id)
-        assert case is not None
+    open_ones = [(one, case) for one in newest.values() if (case := await cases.by_id(conn, one.case_id)) is not None]
+    open_ones.sort(key=lambda pair: (pair[1].case_class != CaseClass.EMERGENCY, -pair[1].opened_at.timestamp()))
+    for one, case in open_ones[:_MOST_NAMED]:
         site = sites.get(case.site_id)
         chinese = site is None or site.locale.startswith("zh")
         said.append(f"{one.code}({case.opened_at.astimezone(_zone(site)).strftime('%H:%M')})")
-    letters = "/".join(f"1{one.code}" for one in newest.values())
+    example = f"1{open_ones[0][0].code}"
+    more = len(open_ones) > _MOST_NAMED
     if chinese:
-        return f"您有{len(newest)}个求助：{'、'.join(said)}。请回{letters}，说明是哪一个。"
-    return f"You have {len(newest)} calls: {', '.join(said)}. Please answer {letters} to say which."
+        listed = "、".join(said) + ("等" if more else "")
+        return f"您有{len(open_ones)}个求助：{listed}。请回数字加字母，如{example}，说明是哪一个。"
+    listed = ", ".join(said) + (", and more" if more else "")
+    return f"{len(open_ones)} calls: {listed}. Answer digit and letters, as {example}, to say which."
 
 
 def _zone(site: SiteView | None) -> ZoneInfo:

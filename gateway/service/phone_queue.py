@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from gateway.domain.answers import free_letter
+from gateway.domain.answers import free_code
 from gateway.keyring import DataKey, ErasedKey
 from gateway.store import phone_book, phone_in, phone_out
 from gateway.store.directory import Directory
@@ -14,6 +14,8 @@ from gateway.store.pool import Connection, Pool
 __all__ = ["Letter", "about", "enqueue_call", "enqueue_notice", "enqueue_own"]
 
 _SMS, _CALL = "sms", "call"
+_URGENT = 1
+"""The last rank of calls for help."""
 
 
 def about(job: str) -> str:
@@ -29,14 +31,14 @@ class Letter:
     needed: bool
 
 
-async def _letter(conn: Connection, peer: bytes, case_id: UUID) -> Letter:
+async def _letter(conn: Connection, peer: bytes, case_id: UUID, *, urgent: bool) -> Letter:
     """Return the letter of a case for a number: the same in all messages about it, and no other case's."""
     # Two cases that are told at the same moment must not get the same one.
     await conn.execute("SELECT pg_advisory_xact_lock(%s)", (int.from_bytes(peer[:8], "big", signed=True),))
     used = await phone_out.codes_in_use(conn, peer)
     letter = used.get(case_id)
     others = {code for case, code in used.items() if case != case_id}
-    return Letter(letter or free_letter(others), bool(others))
+    return Letter(letter or free_code(others, urgent=urgent), bool(others))
 
 
 async def enqueue_notice(
@@ -70,8 +72,9 @@ async def enqueue_notice(
         except ErasedKey:
             return False
         peer = phone_book.peer(directory.keyring, to)
-        letter = None if compose is None else await _letter(conn, peer, case_id)
-        text = "" if compose is None or letter is None else compose(letter)
+        # Whoever was called may write back as well.
+        letter = await _letter(conn, peer, case_id, urgent=rank <= _URGENT)
+        text = "" if compose is None else compose(letter)
         await phone_out.add(
             conn,
             NewJob(
@@ -86,7 +89,7 @@ async def enqueue_notice(
                 leg_id=leg_id,
                 case_id=case_id,
                 number=number,
-                code=None if letter is None else letter.letter,
+                code=letter.letter,
             ),
         )
     return True

@@ -26,7 +26,10 @@ _EARLIEST, _LATEST = 1990, 2200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misread:
-    """A message that nothing could be made of. ``reason`` quotes at most a little of it, never all."""
+    """A message that nothing could be made of. ``reason`` quotes at most a little of it, never all.
+
+    ``household`` and ``caller``: of whom, where no terminal said it (`Press`).
+    """
 
     transport: str
     topic: str
@@ -35,6 +38,8 @@ class Misread:
     received_at: datetime
     reason: str
     copy: bool = False
+    household: str | None = None
+    caller: bytes | None = None
 
     @property
     def digest(self) -> bytes:
@@ -106,6 +111,8 @@ async def keep_alarm_in(conn: Connection, directory: Directory, misread: Misread
         payload=misread.payload,
         digest=misread.digest,
         copy=misread.copy,
+        household=misread.household,
+        caller=misread.caller,
         problems=(f"alarm that could not be read: {misread.reason}",),
     )
     raised = await raise_alarm_in(conn, directory, press, worker=worker)

@@ -63,6 +63,8 @@ class Press:
     turn; it is judged as of the moment when it came. ``site``: what the gateway itself has to say of a site; it comes
     from no terminal and is always technical. ``about``: what supervision has found, and the subject of its case;
     ``seq`` is then the number under which it was found. It is technical too, but what is wrong with a person.
+    ``household``: where they live who call for help without a terminal. ``caller``: who calls, if no terminal does,
+    by a digest: two callers are two cases.
     """
 
     terminal: str | None
@@ -84,11 +86,15 @@ class Press:
     problems: tuple[str, ...] = ()
     site: str | None = None
     about: str | None = None
+    household: str | None = None
+    caller: bytes | None = None
 
     @property
     def sender(self) -> str | None:
-        """Whose press it is: a terminal's, or a site's under a name that no terminal can have."""
-        return self.terminal if self.site is None else f"~{self.site}"
+        """Whose press it is: a terminal's, or a site's or caller's under a name that no terminal can have."""
+        if self.site is not None:
+            return f"~{self.site}"
+        return self.terminal if self.terminal is not None or self.caller is None else f"~~{self.caller.hex()[:32]}"
 
     @property
     def unreadable(self) -> bool:
@@ -177,6 +183,8 @@ async def raise_alarms_in(
 async def raise_alarm_in(conn: Connection, directory: Directory, press: Press, *, worker: int | None) -> Raised:
     """Do the work of `raise_alarm` in the caller's transaction."""
     origin = await directory.origin(conn, press.terminal)
+    if origin.site is None and press.household is not None:
+        origin = await directory.origin_of_household(conn, press.household)
     one = await _arrive(conn, directory, press, origin)
     if one.several:
         if press.copy and (known_case := await cases.known_copy(conn, press.terminal, origin.epoch, press.digest)):

@@ -10,7 +10,7 @@ from uuid import UUID
 from gateway.domain.case import CaseState, LegState
 from gateway.domain.directory import Party
 from gateway.domain.kinds import NEVER_IN_A_TEST
-from gateway.domain.outbox import DueNotice, GiveUp, Sent, Tried
+from gateway.domain.outbox import CALLS, DueNotice, GiveUp, Sent, Tried
 from gateway.domain.plan import PlannedLeg
 from gateway.domain.privacy import privacy_of
 from gateway.domain.retry import LAST_TRY, TRIES_BEFORE_HELP, backoff
@@ -127,7 +127,7 @@ async def record_delivery_report(
     notices: list[DueNotice] = []
     newest = notice.number >= (await outbox.last_calls(conn, case_id)).get(leg_id, 0)
     waits = leg.state in (LegState.PENDING, LegState.DELIVERED) and case.state == CaseState.OPEN
-    if not delivered and notice.reason in outbox.CALLS and newest and waits and leg.party_id is not None:
+    if not delivered and notice.reason in CALLS and newest and waits and leg.party_id is not None:
         leg = replace(leg, state=LegState.PENDING, delivered_at=None)
         await cases.undeliver(conn, leg_id)
         party = around.party(str(leg.party_id))
@@ -200,7 +200,9 @@ async def _record_case(
                 legs[leg.id] = await _delivered(conn, case, leg, one, newest=newest)
                 if answer is not None:
                     via = one.notice.spec.kind
-                    await record_answer(conn, case, legs[leg.id], answer, via=via, writer=journal, overtaken=not newest)
+                    anew = await outbox.asked_anew(conn, case.id)
+                    overtaken = one.notice.number < anew.get(leg.id, 0)
+                    await record_answer(conn, case, legs[leg.id], answer, via=via, writer=journal, overtaken=overtaken)
             case _:
                 notices += await _failed(conn, case, leg, one, around, journal, newest=newest, worker=worker, rng=rng)
     await journal.flush(conn)

@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from gateway.store.outbox import CALLS
+from gateway.domain.outbox import CALLS
 from gateway.store.pool import Connection, as_jsonb
 
 __all__ = [

@@ -146,6 +146,17 @@ class Directory:
             for row in await cursor.fetchall()
         ]
 
+    async def origin_of_household(self, conn: Connection, household: str) -> Origin:
+        """Return what is known about a call for help that comes from no terminal, by somebody who lives there."""
+        cursor = await conn.execute(
+            "SELECT onekey_now(), s.id, coalesce(s.revision, 0), h.id FROM (SELECT) AS one "
+            "LEFT JOIN household h ON h.id = %s AND h.active LEFT JOIN site s ON s.id = h.site_id",
+            (household,),
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        return Origin(now=row[0], site=row[1], revision=row[2], household=row[3])
+
     async def preload(self, conn: Connection, origins: Sequence[Origin]) -> None:
         """Read the households of many alarms into the cache at once. What cannot be opened is left for `household`."""
         missing = {

@@ -65,9 +65,9 @@ async def show(
     voice: bool,
     since: datetime,
     heard_at: datetime | None,
-) -> None:
-    """Write down how a modem is."""
-    await conn.execute(
+) -> bool:
+    """Write down how a modem is; False: it is gone here, and another gateway has it now."""
+    cursor = await conn.execute(
         """
         INSERT INTO modem (id, replica, path, state, problem, maker, model, operator, signal_dbm, busy, voice, since,
                            heard_at)
@@ -78,6 +78,9 @@ async def show(
             model = coalesce(excluded.model, modem.model), operator = excluded.operator,
             signal_dbm = excluded.signal_dbm, busy = excluded.busy, voice = excluded.voice, since = excluded.since,
             heard_at = coalesce(excluded.heard_at, modem.heard_at), seen_at = clock_timestamp()
+        WHERE modem.replica = excluded.replica OR excluded.state <> 'gone'
+           OR modem.seen_at < clock_timestamp() - %(seen)s
+        RETURNING id
         """,
         {
             "id": id,
@@ -93,13 +96,17 @@ async def show(
             "voice": voice,
             "since": since,
             "heard": heard_at,
+            "seen": _SEEN,
         },
     )
+    ours = await cursor.fetchone() is not None
     # What was shown under its port before it said which one it is.
     await conn.execute(
-        "DELETE FROM modem WHERE path = %s AND replica = %s AND id = path AND id <> %s AND case_id IS NULL",
+        "DELETE FROM modem WHERE path = %s AND replica = %s AND id = path || '@' || replica AND id <> %s "
+        "AND case_id IS NULL",
         (path, replica, id),
     )
+    return ours
 
 
 async def listing(conn: Connection) -> list[ModemRow]:
@@ -137,9 +144,9 @@ async def figures(conn: Connection) -> tuple[dict[str, int], int, float]:
     return row[0], row[1], row[2]
 
 
-async def pin_refused(conn: Connection, modem: str, mac: bytes) -> bool:
-    """Was this PIN tried at this modem, and not right?"""
-    row = await (await conn.execute("SELECT refused_pin = %s FROM modem WHERE id = %s", (mac, modem))).fetchone()
+async def pin_refused(conn: Connection, mac: bytes) -> bool:
+    """Was this PIN tried with its SIM, in whichever modem, and not right? `mac` is made of both."""
+    row = await (await conn.execute("SELECT EXISTS (SELECT FROM modem WHERE refused_pin = %s)", (mac,))).fetchone()
     return row == (True,)
 
 

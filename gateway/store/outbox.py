@@ -10,11 +10,10 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from gateway.domain.keys import notice_id
-from gateway.domain.outbox import Tried
+from gateway.domain.outbox import CALLS, Tried
 from gateway.store.pool import Connection
 
 __all__ = [
-    "CALLS",
     "CHANNEL",
     "LEASE",
     "LIVING",
@@ -24,6 +23,7 @@ __all__ = [
     "add",
     "add_answer",
     "add_attempts",
+    "asked_anew",
     "beat",
     "cancel",
     "cancel_of_case",
@@ -41,8 +41,8 @@ __all__ = [
 ]
 
 CHANNEL = "onekey_notice"
-CALLS = ("alarm", "fallback", "procedure", "stand_in", "unanswered", "pressed_again")
-"""Reasons of notices that ask somebody to help; the others only tell."""
+_ANEW = ("procedure", "pressed_again")
+"""Reasons of notices that may ask somebody anew who has answered."""
 WORKER_LOCK = 0x776F726B
 LEASE = timedelta(seconds=2)
 """A worker that is silent for longer has lost what it was sending (D12)."""
@@ -188,6 +188,19 @@ async def last_calls(conn: Connection, case_id: UUID) -> dict[UUID, int]:
         (case_id, list(CALLS)),
     )
     return {row[0]: row[1] for row in await cursor.fetchall()}
+
+
+async def asked_anew(conn: Connection, case_id: UUID) -> dict[UUID, int]:
+    """Return by leg the number of the notice with which its party was asked anew: answers to earlier ones are over.
+
+    A further call to somebody who has not answered, and one by another channel, ask the same once more.
+    """
+    cursor = await conn.execute(
+        "SELECT n.leg_id, min(n.number) FROM notice n JOIN leg l ON l.id = n.leg_id "
+        "WHERE n.case_id = %s AND n.reason = ANY(%s) AND n.queued_at >= l.armed_at GROUP BY n.leg_id",
+        (case_id, list(_ANEW)),
+    )
+    return dict(await cursor.fetchall())
 
 
 async def still_due(conn: Connection, notices: Collection[str], worker: int) -> set[str]:

@@ -19,8 +19,8 @@ __all__ = [
     "emptied",
     "forgotten",
     "handled",
+    "of_all_since",
     "of_peer_since",
-    "of_strangers_since",
     "open_ones",
     "own_key",
     "parts_of",
@@ -180,7 +180,8 @@ async def rest_of(conn: Connection, one: Came) -> UUID | None:
     cursor = await conn.execute(
         """
         SELECT case_id FROM phone_in
-        WHERE state = 'handled' AND outcome LIKE 'alarm %%' AND peer IS NOT DISTINCT FROM %s AND reference = %s
+        WHERE state = 'handled' AND (outcome LIKE 'alarm %%' OR outcome = 'call for help')
+          AND peer IS NOT DISTINCT FROM %s AND reference = %s
           AND parts = %s AND part <> %s AND received_at > %s - interval '10 minutes' ORDER BY id DESC LIMIT 1
         """,
         (one.peer, one.reference, one.parts, one.part, one.received_at),
@@ -209,10 +210,10 @@ async def of_peer_since(conn: Connection, peer: bytes | None, *, within: timedel
     return 0 if row is None else int(row[0])
 
 
-async def of_strangers_since(conn: Connection, *, within: timedelta) -> int:
-    """Return how many messages of all numbers that nobody knows were kept lately."""
+async def of_all_since(conn: Connection, *, within: timedelta, outcome: str = "stranger") -> int:
+    """Return how many messages of all numbers that nobody knows were kept lately with this outcome."""
     cursor = await conn.execute(
-        "SELECT count(*) FROM phone_in WHERE outcome = 'stranger' AND received_at > onekey_now() - %s", (within,)
+        "SELECT count(*) FROM phone_in WHERE outcome = %s AND received_at > onekey_now() - %s", (outcome, within)
     )
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])

@@ -20,6 +20,7 @@ __all__ = [
     "add",
     "add_part",
     "again",
+    "another_ended",
     "asked_of",
     "can_call",
     "codes_in_use",
@@ -289,9 +290,11 @@ async def sent_since(conn: Connection, since: datetime) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A message that somebody may answer: on an open leg of an open case, the newest to them."""
+    """What somebody may answer: on an open leg of an open case. ``code`` is that of its case.
 
-    id: str
+    ``number`` is of the newest notice that may have reached them, by a message or a call.
+    """
+
     leg_id: UUID
     case_id: UUID
     number: int
@@ -301,25 +304,38 @@ class Asked:
 
 
 async def asked_of(conn: Connection, peer: bytes) -> list[Asked]:
-    """Return what was asked of a number, the newest for each leg of an open case, in the order of the cases.
+    """Return what was asked of a number by messages and calls: one for each leg, in the order of the cases.
 
     Also what may have gone out though nobody said so.
     """
     async with conn.cursor(row_factory=class_row(Asked)) as cursor:
         await cursor.execute(
             """
-            SELECT * FROM (
-                SELECT DISTINCT ON (o.leg_id) o.id, o.leg_id, o.case_id, o.number, o.code, l.role, l.party_id
-                FROM phone_out o JOIN leg l ON l.id = o.leg_id JOIN cases c ON c.id = o.case_id
-                WHERE o.peer = %s AND o.kind = 'sms' AND o.code IS NOT NULL AND o.started_at IS NOT NULL
-                  AND c.state <> 'closed' AND l.state NOT IN ('withdrawn', 'skipped')
-                  AND o.queued_at > onekey_now() - interval '7 days'
-                ORDER BY o.leg_id, o.number DESC, o.queued_at DESC
-            ) newest ORDER BY case_id, leg_id
+            SELECT o.leg_id, o.case_id, max(o.number) AS number, min(o.code) AS code, l.role, l.party_id
+            FROM phone_out o JOIN leg l ON l.id = o.leg_id JOIN cases c ON c.id = o.case_id
+            WHERE o.peer = %s AND o.code IS NOT NULL AND o.started_at IS NOT NULL
+              AND c.state <> 'closed' AND l.state NOT IN ('withdrawn', 'skipped')
+              AND o.queued_at > onekey_now() - interval '7 days'
+            GROUP BY o.leg_id, o.case_id, l.role, l.party_id ORDER BY o.case_id, o.leg_id
             """,
             (peer,),
         )
         return await cursor.fetchall()
+
+
+async def another_ended(conn: Connection, peer: bytes, case_id: UUID) -> bool:
+    """Was a number told of this case while another one was open that ended a short while ago?"""
+    cursor = await conn.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM phone_out o JOIN cases c ON c.id = o.case_id
+            WHERE o.peer = %(peer)s AND o.case_id <> %(case)s AND o.started_at IS NOT NULL
+              AND c.closed_at > onekey_now() - interval '1 hour' AND c.closed_at > (
+                  SELECT min(started_at) FROM phone_out WHERE peer = %(peer)s AND case_id = %(case)s))
+        """,
+        {"peer": peer, "case": case_id},
+    )
+    return await cursor.fetchone() == (True,)
 
 
 async def codes_in_use(conn: Connection, peer: bytes) -> dict[UUID, str]:

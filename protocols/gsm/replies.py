@@ -160,6 +160,19 @@ def stores(line: str) -> list[list[str]]:
     return [re.findall(r"[A-Z]{2}(?:_P)?", group) for group in groups]
 
 
+def fill(line: str, store: str) -> tuple[int, int] | None:
+    """Return how many messages lie in a store, and how many have room, of what ``+CPMS?`` answers (27.005, 3.2.2)."""
+    told = fields(line)
+    for name, used, room in zip(told[::3], told[1::3], told[2::3], strict=False):
+        if (
+            name.strip('"') == store
+            and (count := number_of(used)) is not None
+            and (most := number_of(room)) is not None
+        ):
+            return count, most
+    return None
+
+
 def choices(line: str) -> list[set[int]]:
     """Return the numbers that may be chosen for each parameter of an answer such as +CNMI=?: ``(0-2),(0,1)``."""
     _, _, rest = line.partition(":")

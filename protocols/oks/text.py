@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from protocols.oks.report import KINDS, Place, SmsReport
 
-__all__ = ["read", "write"]
+__all__ = ["is_pure", "read", "write"]
 
 _LONGEST = 2000
 _WORDS = (
@@ -27,7 +27,25 @@ _WORDS = (
     ("tamper", ("tamper", "remove alarm", "拆动", "拆除", "防拆")),
     ("fall", ("fall", "fell", "fallen", "摔倒", "跌倒", "摔了")),
     ("service", ("service", "服务请求", "家政")),
-    ("sos", ("sos", "help me", "heip me", "help", "panic", "emergency", "求救", "救命", "救我", "紧急", "急救")),
+    (
+        "sos",
+        (
+            "sos",
+            "help me",
+            "heip me",
+            "help",
+            "panic",
+            "emergency",
+            "求救",
+            "救命",
+            "救我",
+            "救救",
+            "帮帮我",
+            "来人",
+            "紧急",
+            "急救",
+        ),
+    ),
 )
 _TEST = ("test", "测试", "试验")
 # A letter before a number is a hemisphere only where it stands alone: SOS 32.06 is not in the south.
@@ -41,6 +59,7 @@ _NUMBERS = re.compile(r"#(\d{1,10})\.(\d{1,10})\b")
 _AT = re.compile(r"@(\d{8}t\d{6})z")
 _IMEI = re.compile(r"(?<!\d)(\d{15})(?!\d)")
 _ID = re.compile(r"\bid\s*[:=]\s*([a-z0-9_-]{1,64})", re.IGNORECASE)
+_LABELS = re.compile(r"(?<![a-z])(?:imei|id|lat|lon|lng|bat|batt|battery|time)(?![a-z])")
 _MOST = 4_294_967_295
 
 
@@ -63,6 +82,17 @@ def read(text: str) -> SmsReport | None:
         signal_dbm=_signal(small),
         test=any(_says(small, word) for word in _TEST),
     )
+
+
+def is_pure(text: str) -> bool:
+    """Is a text a report and nothing else? A bill for gas with a number of fifteen digits is none."""
+    rest = unicodedata.normalize("NFKC", text[:_LONGEST]).lower()
+    for pattern in (_PLACE, _BATTERY, _SIGNAL, _NUMBERS, _AT, _IMEI, _ID):
+        rest = pattern.sub(" ", rest)
+    for word in (*_TEST, *(word for _, words in _WORDS for word in words)):
+        if _says(rest, word):
+            rest = rest.replace(word, " ")
+    return re.search(r"\w", _LABELS.sub(" ", rest)) is None
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -12,11 +12,14 @@ import pytest
 
 from firmware_sim.modem.device import Modem as Simulated
 from firmware_sim.modem.device import Sim
+from firmware_sim.modem.messages import _SENT, _Stored
 from firmware_sim.modem.network import Network
 from firmware_sim.modem.personas import EC25, PERSONAS, SIM800, Persona
 from firmware_sim.modem.ports import Port, pseudo_terminal
 from gateway.config import ModemSettings
 from gateway.domain.modems import CallState, ModemState
+from gateway.links.modem_port import ModemPort
+from gateway.modems.bring_up import bring_up
 from gateway.modems.checkup import checkup
 from gateway.modems.driver import Arrived, Modem, NotSent
 from gateway.modems.pace import Pace
@@ -51,7 +54,7 @@ class Hub:
     def __init__(self) -> None:
         self.kept: dict[str, Arrived] = {}
         self.rings: list[str | None] = []
-        self.pins: dict[str, str] = {}
+        self.pins: dict[str, tuple[str, str] | None] = {}
         self.states: list[ModemState] = []
         self.broken = False
         self.forgets: list[list[str]] = []
@@ -76,11 +79,11 @@ class Hub:
         if not self.states or self.states[-1] is not modem.state:
             self.states.append(modem.state)
 
-    async def pin_refused(self, modem: str, pin: str) -> bool:
-        return bool(pin) and self.pins.get(modem) == pin
+    async def pin_refused(self, sim: str, pin: str) -> bool:
+        return (sim, pin) in self.pins.values()
 
-    async def remember_pin(self, modem: str, pin: str) -> None:
-        self.pins[modem] = pin
+    async def remember_pin(self, modem: str, sim: str, pin: str) -> None:
+        self.pins[modem] = (sim, pin) if pin else None
 
     @property
     def texts(self) -> list[str]:
@@ -177,7 +180,7 @@ async def test_each_kind_is_brought_up_and_used(tmp_path: Path, persona: Persona
 async def test_the_right_pin_opens_the_sim(tmp_path: Path) -> None:
     async with bench(tmp_path, sim=Sim(OURS, pin="4711"), pin="4711") as one:
         await one.in_state(ModemState.READY)
-        assert one.hub.pins == {one.driver.id: ""}
+        assert one.hub.pins == {one.driver.id: None}
 
 
 async def test_a_wrong_pin_is_tried_once_and_never_again(tmp_path: Path) -> None:
@@ -190,6 +193,84 @@ async def test_a_wrong_pin_is_tried_once_and_never_again(tmp_path: Path) -> None
             assert one.driver.state is ModemState.STOPPED
     async with bench(tmp_path, sim=sim, hub=hub, pin="4711") as one:
         await one.in_state(ModemState.READY)
+
+
+async def test_a_wrong_pin_is_remembered_of_the_sim_and_not_of_the_modem(tmp_path: Path) -> None:
+    sim, hub = Sim(OURS, pin="4711"), Hub()
+    async with bench(tmp_path, sim=sim, hub=hub, pin="1234") as one:
+        await one.in_state(ModemState.STOPPED)
+    # The same SIM in another modem, and another SIM for which this PIN is right in the first one.
+    hub.pins = {"of another modem": hub.pins["861234567890123"]}
+    async with bench(tmp_path, sim=sim, hub=hub, pin="1234") as one:
+        await one.in_state(ModemState.STOPPED)
+    assert sim.tries == 2
+    async with bench(tmp_path, sim=Sim(OURS, iccid="89860012345678909999", pin="1234"), hub=hub, pin="1234") as one:
+        await one.in_state(ModemState.READY)
+
+
+async def test_one_that_starts_again_whenever_it_sends_is_given_up(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.simulated.line._send = lambda *_: one.simulated.reset()
+        async with asyncio.timeout(30):
+            while ModemState.DEAD not in one.hub.states:
+                if one.driver.state is ModemState.READY:
+                    with pytest.raises(NotSent):
+                        await one.send()
+                await asyncio.sleep(0.01)  # a state of a device that tells nobody
+        assert "it has started again by itself" in str(one.driver.problem)
+
+
+async def test_a_store_full_of_what_was_sent_is_emptied(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        ((pdu, length),) = pdus(THEIRS, "old", reference=0)
+        for name, store in one.simulated._stores.items():
+            for place in range(1, one.simulated.persona.stores[name] + 1):
+                store[place] = _Stored(_SENT, pdu, length)
+        await one.receives("SOS")
+
+
+async def test_a_modem_that_does_not_delete_is_mended(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.simulated.faults.refuses["AT+CMGD"] = ["+CMS ERROR: 500"] * 20
+        await one.receives("SOS")
+        await one.until(lambda: one.driver.rung > 0)
+        await one.until(lambda: one.simulated.stored("SM") + one.simulated.stored("ME") == 0, 60)
+
+
+async def test_answers_that_come_late_all_at_once_are_not_taken_for_those_of_other_commands(tmp_path: Path) -> None:
+    network = Network(speed=50, rng=Random(3))
+    async with pseudo_terminal(tmp_path / "modem") as port:
+        simulated = Simulated(network, Sim(OURS), port.write, persona=EC25)
+        written: asyncio.Queue[bytes] = asyncio.Queue()
+        port.feed = written.put_nowait
+
+        async def stand_still_and_then_take_one_after_the_other() -> None:
+            await asyncio.sleep(3.2)
+            while True:
+                data = await written.get()
+                await asyncio.sleep(0.1)
+                simulated.feed(data)
+
+        slow = asyncio.create_task(stand_still_and_then_take_one_after_the_other())
+        line = ModemPort(port.path)
+        line.open()
+        hub = Hub()
+        setup = await bring_up(
+            line,
+            ModemSettings(path=str(port.path)),
+            pace=Pace(),
+            pin_refused=hub.pin_refused,
+            remember_pin=hub.remember_pin,
+        )
+        assert setup.identity.id == simulated.imei
+        assert setup.identity.model == EC25.model
+        line.close()
+        slow.cancel()
+        simulated.close()
+    await network.close()
 
 
 async def test_a_locked_sim_is_left_alone(tmp_path: Path) -> None:
@@ -404,10 +485,10 @@ async def test_what_cannot_be_deleted_is_not_said_to_be_forgotten(tmp_path: Path
 
 async def test_a_pin_that_was_being_tried_when_we_died_locks_nobody_out(tmp_path: Path) -> None:
     sim, hub = Sim(OURS, pin="4711", open=True), Hub()
-    hub.pins["861234567890123"] = "4711"
+    hub.pins["861234567890123"] = (sim.iccid, "4711")
     async with bench(tmp_path, sim=sim, hub=hub, pin="4711") as one:
         await one.in_state(ModemState.READY)
-        assert hub.pins["861234567890123"] == ""
+        assert hub.pins["861234567890123"] is None
         one.simulated.reset()
         await one.until(lambda: one.driver.state is not ModemState.READY)
         await one.in_state(ModemState.READY)

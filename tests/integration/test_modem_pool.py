@@ -23,13 +23,18 @@ from gateway.config import ModemSettings
 from gateway.domain.outbox import DueNotice
 from gateway.keyring import Keyring
 from gateway.modems import arrivals
+from gateway.modems.driver import Arrived
 from gateway.modems.pool import ModemPool
 from gateway.service.apply_site import apply_site
 from gateway.service.phone_queue import enqueue_own
 from gateway.site.load import load
-from gateway.store import outbox
+from gateway.store import outbox, phone_out
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, connect
+from protocols.gsm.address import Address
+from protocols.gsm.coding import DataCoding
+from protocols.gsm.tpdu import Deliver, write_pdu
+from protocols.gsm.userdata import split
 from tests.integration.test_modem_driver import PACE, THEIRS
 from tests.integration.test_phone_messages import SIM as TERMINAL_SIM
 from tests.integration.test_phone_messages import site_file
@@ -248,6 +253,116 @@ async def test_one_that_hears_nothing_is_found_out_by_its_own_message(
         waiting = asyncio.create_task(rack.network.text(NUMBERS[0], "SOS", sender=TERMINAL_SIM))
         await rack.eventually("SELECT kinds FROM cases", [(["sos"],)], timeout_s=30)
         await waiting
+
+
+@asynccontextmanager
+async def another_gateway(rack: Racked, path: Path) -> AsyncIterator[ModemPool]:
+    async with await connect(rack.database, name="test-b") as session:
+        worker = await outbox.register(session, "b")
+        machine = ModemPool(
+            rack.database,
+            rack.pool,
+            rack.directory,
+            [ModemSettings(path=str(path))],
+            replica="b",
+            worker=lambda: worker,
+            submit=rack.submitted.extend,
+            is_working_day=lambda _: True,
+            rng=Random(2),
+            pace=PACE,
+        )
+        running = asyncio.create_task(machine.run())
+        try:
+            yield machine
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+
+async def test_an_empty_port_of_the_same_name_elsewhere_is_one_case_and_stays_it(racked: Callable[..., Any]) -> None:
+    async with racked({}) as rack, another_gateway(rack, rack.ports[0].path):
+        # Its port is taken by the first one: what it finds there is no modem.
+        await rack.eventually("SELECT count(*) FROM cases WHERE state = 'open'", [(1,)], timeout_s=30)
+        await asyncio.sleep(4)
+        assert await rack.rows("SELECT count(*) FROM cases") == [(1,)]
+        assert await rack.rows("SELECT state, replica FROM modem ORDER BY replica") == [("ready", "a"), ("gone", "b")]
+
+
+async def test_a_modem_that_was_carried_to_another_gateway_is_not_lost(
+    racked: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with racked({}) as rack:
+        port = Port(tmp_path / "elsewhere")
+        rack.ports[0].unplug()
+        port.plug_in()
+        modem = Modem(rack.network, Sim(NUMBERS[0]), port.write, persona=SIM800, imei="861234567890120")
+        port.feed = modem.feed
+        async with another_gateway(rack, port.path):
+            await rack.eventually("SELECT replica, state FROM modem", [("b", "ready")], timeout_s=30)
+            await asyncio.sleep(4)
+            assert await rack.rows("SELECT replica, state, case_id FROM modem") == [("b", "ready", None)]
+            assert len(await rack.rows("SELECT FROM cases")) <= 1
+        modem.close()
+        port.unplug()
+
+
+async def test_one_that_no_measure_makes_hear_is_told_of(
+    racked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with racked({"number": NUMBERS[0]}) as rack:
+        await rack.eventually("SELECT count(*) FROM phone_in WHERE kind = 'message' AND outcome = 'stranger'", [(1,)])
+        pace = replace(PACE, self_test_s=0.5, echo_s=1.0, healthy_s=0.5)
+        monkeypatch.setattr(rack.machine._watch, "_pace", pace)
+        (driver,) = rack.machine.modems
+        driver.pace = pace
+        rungs: set[int] = set()
+
+        async def keep_deaf() -> None:
+            while True:
+                rack.modems[0].faults.deaf = True
+                rungs.add(driver.rung)
+                await asyncio.sleep(0.01)  # whatever is done to it
+
+        deaf = asyncio.create_task(keep_deaf())
+        await rack.eventually("SELECT kinds, state FROM cases", [(["modem_lost"], "open")], timeout_s=40)
+        deaf.cancel()
+        assert {2, 3} & rungs
+        rack.modems[0].faults.deaf = False
+        await rack.eventually("SELECT state FROM cases", [("closed",)], timeout_s=40)
+
+
+async def test_a_call_for_help_knows_no_limit_while_another_modem_fails(racked: Callable[..., Any]) -> None:
+    async with racked({}, {"daily_limit": 1}) as rack:
+        limited = next(one for one in rack.machine.modems if one.settings.daily_limit == 1)
+        async with rack.pool.connection() as conn:
+            for n in (1, 2):
+                job = await enqueue_own(conn, rack.directory, "+8613812340000", "before", rank=9)
+                await conn.execute("UPDATE phone_out SET state = 'sent', ended_at = now() WHERE id = %s", (job,))
+                await phone_out.add_part(conn, job, part=1, modem=limited.id, reference=n)
+        rack.modems[0].faults.refuses["AT+CMGS"] = ["+CMS ERROR: 8"] * 100
+        await rack.eventually("SELECT count(*) >= 2 FROM phone_part", [(True,)])
+        await asyncio.sleep(6)  # it counts what was sent today every five seconds
+        await rack.queue("help", rank=0)
+        await rack.eventually("SELECT state, modem FROM phone_out WHERE rank = 0", [("sent", limited.id)])
+        # And that the operator bars the other SIM is told, though everything goes out.
+        await rack.eventually("SELECT kinds, state FROM cases", [(["modem_lost"], "open")])
+
+
+async def test_the_same_octets_are_another_message_after_an_answer_to_a_deletion_was_lost(
+    racked: Callable[..., Any],
+) -> None:
+    async with racked({}) as rack:
+        arrivals_, modem = rack.machine._arrivals, rack.machine.modems[0].id
+        await rack.eventually("SELECT count(*) FROM modem WHERE heard_at IS NOT NULL", [(1,)])
+        (user,) = split("SOS", reference=1)
+        pdu, length = write_pdu(
+            Deliver(sender=Address.parse(TERMINAL_SIM), user=user, sent_at=None, coding=DataCoding.of(user.alphabet))
+        )
+        one = Arrived(pdu, length, "SM", 1)
+        await arrivals_.keep(modem, [one])  # it is deleted, and the answer to that gets lost
+        await rack.eventually("SELECT forgotten, outcome FROM phone_in", [(True, "alarm opened")])
+        await arrivals_.keep(modem, [one])
+        await rack.eventually("SELECT count(*) FROM phone_in WHERE state = 'handled'", [(2,)])
 
 
 async def test_what_an_administrator_sees_and_sends(racked: Callable[..., Any], tmp_path: Path) -> None:

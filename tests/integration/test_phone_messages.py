@@ -14,15 +14,19 @@ from firmware_sim.sites import SiteFile, made_up
 from gateway.domain.outbox import DueNotice, Sent, Tried
 from gateway.keyring import Keyring
 from gateway.notify.lanes import rank_of
+from gateway.notify.short import parts_of
+from gateway.service import case_reading
 from gateway.service.apply_site import apply_site
 from gateway.service.case_commands import close_case
+from gateway.service.case_work import locked
+from gateway.service.climb_ladders import climb_legs
 from gateway.service.due import lease_due
 from gateway.service.phone_messages import Handled, arrival, give_up, handle, ring
 from gateway.service.phone_queue import Letter, enqueue_notice
 from gateway.service.raise_alarm import Press, raise_alarm
 from gateway.service.record import record_attempts
 from gateway.site.load import load
-from gateway.store import outbox, phone_in, phone_out
+from gateway.store import outbox, phone_book, phone_in, phone_out
 from gateway.store.directory import Directory
 from gateway.store.pool import Pool, connect
 from protocols.gsm.address import Address
@@ -123,12 +127,12 @@ class Phones:
             return await (await conn.execute(query.encode())).fetchall()
 
 
-async def queue_text(phones: Phones, notice: DueNotice, compose: Callable[[Letter], str]) -> None:
+async def queue_text(phones: Phones, notice: DueNotice, compose: Callable[[Letter], str] | None) -> None:
     await enqueue_notice(
         phones.pool,
         phones.directory,
         job=f"{notice.id}:{notice.channel}",
-        kind="sms",
+        kind="call" if compose is None else "sms",
         notice_id=notice.id,
         leg_id=notice.leg_id,
         case_id=notice.case.id,
@@ -252,12 +256,63 @@ async def test_who_else_may_raise_an_alarm(phones: Phones) -> None:
     assert (await phones.says("SOS sim-00002", "+85290000001")).outcome == "call for help"  # no id of ours
     assert (await phones.says("SOS id:sim-00002", "+85290000001")).outcome == "alarm opened"
     # A terminal that nobody registered, and a cry from anywhere: for the fallback, but not without end (D13, I6).
-    assert (await phones.says("SOS id:sim-99999", "+85290000001")).outcome == "alarm opened"
+    assert (await phones.says("SOS id:sim-99999", "+85290000001")).outcome == "call for help"
     said = [(await phones.says("救命", "+85290000002", at=NOW.replace(second=n))).outcome for n in range(5)]
     assert said == ["call for help"] * 3 + ["stranger"] * 2
     assert (
         await phones.says("SOS! fire sale, 50% off until Sunday, call us now", "+85290000003")
     ).outcome == "stranger"
+
+
+@pytest.mark.parametrize("words", ["我胸口很痛", "打120", "在吗", "🆘"])
+async def test_whatever_a_protected_person_writes_somebody_looks(phones: Phones, words: str) -> None:
+    done = await phones.says(words, PERSON)
+    assert (done.outcome, len(done.notices)) == ("not understood", 1)
+    assert await phones.rows("SELECT household_id IS NOT NULL, class FROM cases") == [(True, "emergency")]
+    said = (await case_reading.read_case(phones.pool, phones.directory, done.case_id)).timeline
+    assert [entry.data for entry in said if entry.kind == "case.said"] == [{"via": "sms", "text": words}]
+
+
+async def test_persons_without_a_terminal_are_cases_of_their_households(phones: Phones) -> None:
+    await phones.rows("UPDATE terminal SET active = false RETURNING 1")
+    other = "+8613700000077"
+    async with phones.pool.connection() as conn, conn.transaction():
+        await phone_book.list_phone(conn, phones.directory.keyring, kind="person", name="sim-person-00002", phone=other)
+    first = await phones.says("救命", PERSON)
+    second = await phones.says("救命 我摔倒了", other, at=NOW.replace(second=20))
+    third = await phones.says("不舒服", other, at=NOW.replace(second=25))
+    assert [done.outcome for done in (first, second, third)] == ["alarm opened", "alarm opened", "not understood"]
+    assert first.case_id != second.case_id == third.case_id
+    assert [len(done.notices) for done in (first, second)] == [6, 6]
+    assert await phones.rows("SELECT count(DISTINCT household_id) FROM cases") == [(2,)]
+    (problem,) = (await phones.rows("SELECT problem FROM cases ORDER BY opened_at LIMIT 1"))[0]
+    assert problem == "it came from the person's own phone; there is no terminal"
+
+
+async def test_two_that_nobody_knows_are_two_cases(phones: Phones) -> None:
+    first = await phones.says("help", "+8613100000001")
+    second = await phones.says("救命", "+8613100000002", at=NOW.replace(second=9))
+    again = await phones.says("救命啊", "+8613100000002", at=NOW.replace(second=19))
+    assert first.case_id != second.case_id == again.case_id
+    assert [len(done.notices) for done in (first, second)] == [1, 1]
+    said = (await case_reading.read_case(phones.pool, phones.directory, second.case_id)).timeline
+    assert [entry.data.get("text") for entry in said if entry.kind == "case.said"] == ["救命", "救命啊"]
+
+
+async def test_one_that_nobody_knows_opens_no_cases_without_end(phones: Phones) -> None:
+    outcomes = []
+    for n in range(40):
+        done = await phones.says(f"SOS 86000000000{n:04}", "+8613100000002", at=NOW.replace(minute=n))
+        outcomes.append(done.outcome)
+    assert outcomes[:4] == ["call for help"] * 3 + ["stranger"]
+    assert await phones.rows("SELECT count(*) FROM cases") == [(3,)]
+    for n in range(80):
+        await phones.says("救命", f"+86131001{n:05}")
+    assert await phones.rows("SELECT count(*) FROM phone_in WHERE outcome = 'call for help'") == [(60,)]
+    bill = "【港华燃气】尊敬的客户，您的燃气户号320100123456789本月账单86.40元，请于25日前缴费。退订回T"
+    assert (await phones.says(bill, "+861069012345")).outcome == "stranger"
+    assert (await phones.says("停电通知：户号 320100123456780 计划于28日停电检修", "95598")).outcome == "stranger"
+    assert (await phones.says("救命", SIM)).outcome == "alarm opened"
 
 
 async def test_a_stranger_is_kept_some_times_and_then_only_counted(phones: Phones) -> None:
@@ -290,13 +345,82 @@ async def test_with_two_cases_a_bare_digit_ends_nothing_and_a_letter_does(phones
     done = await phones.says("1", GUARDIAN)
     assert done.outcome == "ambiguous"
     assert [reply.number for reply in done.replies] == [GUARDIAN]
-    assert "1A/1B" in done.replies[0].text
+    assert all(code in done.replies[0].text for code in ("A(", "B(", "1B"))
     assert await phones.rows("SELECT count(*) FROM answer") == [(0,)]
     done = await phones.says("1b", GUARDIAN, at=NOW.replace(minute=33))
     assert (done.outcome, done.case_id) == ("answer coming", second.case_id)
     await close_case(phones.pool, phones.directory, second.case_id, outcome="helped", confirmed_by="a", note=None)
-    done = await phones.says("2", GUARDIAN, at=NOW.replace(minute=34))
+    # It may be meant for the case that has ended a moment ago.
+    assert (await phones.says("2", GUARDIAN, at=NOW.replace(minute=34))).outcome == "ambiguous"
+    done = await phones.says("2a", GUARDIAN, at=NOW.replace(minute=35))
     assert (done.outcome, done.case_id) == ("answer arrived", first.case_id)
+
+
+async def test_a_late_answer_is_not_counted_for_the_case_that_is_left(phones: Phones) -> None:
+    first, second = await phones.press(), await phones.press("sim-00002")
+    await phones.text_out(of(first, "sim-guardian"))
+    await phones.text_out(of(second, "sim-guardian"), reference=8)
+    await close_case(phones.pool, phones.directory, first.case_id, outcome="helped", confirmed_by="a", note=None)
+    done = await phones.says("1", GUARDIAN)
+    assert done.outcome == "ambiguous"
+    assert "1B" in done.replies[0].text
+    assert await phones.rows("SELECT count(*) FROM answer") == [(0,)]
+    assert (await phones.says("1B", GUARDIAN)).outcome == "answer coming"
+
+
+async def test_an_answer_counts_also_after_a_further_call_by_another_channel(phones: Phones) -> None:
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    async with phones.pool.connection() as conn:
+        await conn.execute("UPDATE leg SET armed_at = armed_at - interval '70 seconds'")
+    await climb(phones, raised.case_id)
+    assert await phones.rows(
+        "SELECT max(number), max(reason) FILTER (WHERE number = 2) FROM notice n JOIN leg l "
+        "ON l.id = n.leg_id WHERE l.party_id = 'sim-guardian'"
+    ) == [(2, "unanswered")]
+    assert (await phones.says("1", GUARDIAN)).outcome == "answer coming"
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("answered",)]
+
+
+async def climb(phones: Phones, case_id: Any) -> None:
+    """Let time pass for a case, as the runner does."""
+    async with phones.pool.connection() as conn, conn.transaction():
+        work = await locked(conn, phones.directory, case_id, worker=phones.worker)
+        await climb_legs(work)
+        await work.flush()
+
+
+async def test_who_was_only_called_may_write_back_and_ring_back(phones: Phones) -> None:
+    raised = await phones.press()
+    notice = of(raised, "sim-guardian")
+    await queue_text(phones, notice, None)
+    async with phones.pool.connection() as conn, conn.transaction():
+        (job,) = await phone_out.lease(conn, phones.worker, modems=[MODEM], calling=[MODEM], limit=1)
+        await phone_out.end(conn, job.id, state="failed", modem=MODEM, detail="nobody picked up")
+    assert await rings(phones, GUARDIAN, "a") == "party rang"
+    assert (await phones.says("1", GUARDIAN)).outcome == "answer coming"
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("answered",)]
+
+
+async def test_with_more_cases_than_letters_each_can_be_answered(
+    pool: Pool, database: str, keyring: Keyring, tmp_path: Path
+) -> None:
+    site = made_up(40, seed=7)
+    site.reach_by_phone("sim-guardian", GUARDIAN, [{"kind": "sms"}])
+    site.save(tmp_path / "site.yaml")
+    await apply_site(pool, keyring, load(tmp_path / "site.yaml").site, prune=False)
+    async with await connect(database, name="test") as session:
+        phones = Phones(pool, Directory(keyring), await outbox.register(session, "test"))
+        codes = {}
+        for n in range(1, 41):
+            raised = await phones.press(f"sim-{n:05d}", seq=n)
+            codes[await phones.text_out(of(raised, "sim-guardian"), reference=n)] = raised.case_id
+        assert len(codes) == 40
+        done = await phones.says("1", GUARDIAN)
+        assert done.outcome == "ambiguous"
+        assert parts_of(done.replies[0].text) == 1
+        done = await phones.says("1AB", GUARDIAN)
+        assert (done.outcome, done.case_id) == ("answer coming", codes["AB"])
 
 
 async def test_an_answer_to_a_message_before_another_press_ends_nothing(phones: Phones) -> None:
@@ -354,21 +478,27 @@ async def test_a_failed_report_after_an_answer_changes_nothing(phones: Phones) -
     assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("answered",)]
 
 
-async def test_rings(phones: Phones) -> None:
-    async def rings(number: str | None, call: str) -> str:
-        async with phones.pool.connection() as conn, conn.transaction():
-            key = await phone_in.own_key(conn, phones.directory.keyring)
-            await phone_in.add(conn, [ring(phones.directory, key, modem=MODEM, number=number, call=call)], key=key.id)
-        (done,) = await phones.deal()
-        return done.outcome
+async def rings(phones: Phones, number: str | None, call: str) -> str:
+    async with phones.pool.connection() as conn, conn.transaction():
+        key = await phone_in.own_key(conn, phones.directory.keyring)
+        await phone_in.add(conn, [ring(phones.directory, key, modem=MODEM, number=number, call=call)], key=key.id)
+    (done,) = await phones.deal()
+    return done.outcome
 
-    assert await rings("14700000001", "a") == "alarm opened"
+
+async def test_rings(phones: Phones) -> None:
+    assert await rings(phones, "14700000001", "a") == "alarm opened"
     assert await phones.rows("SELECT kinds, count(l.*) FROM cases c JOIN leg l ON l.case_id = c.id GROUP BY 1") == [
         (["ring"], 6)
     ]
-    assert await rings("14700000001", "b") == "alarm repeated"
-    assert await rings(None, "c") == "stranger"
-    assert await rings(PERSON, "d") == "unmatched call"
+    assert await rings(phones, "14700000001", "b") == "alarm repeated"
+    assert await rings(phones, None, "c") == "stranger"
+    assert await rings(phones, GUARDIAN, "d") == "unmatched call"
+    # Whoever is protected and rings wants something, also who only rings back.
+    assert await rings(phones, PERSON, "e") == "alarm repeated"
+    await phones.rows("UPDATE terminal SET active = false RETURNING 1")
+    assert await rings(phones, PERSON, "f") == "alarm joined"
+    assert await phones.rows("SELECT count(*) FROM cases") == [(1,)]
 
 
 async def test_nothing_of_a_closed_case_goes_out(phones: Phones) -> None:
@@ -443,15 +573,6 @@ async def test_who_is_asked_and_calls_for_help_is_not_taken_for_an_answer(phones
     assert done.outcome == "alarm opened"
     assert done.case_id != raised.case_id
     assert (await phones.says("1", GUARDIAN, at=NOW.replace(minute=40))).outcome == "answer coming"
-
-
-async def test_a_person_without_a_terminal_who_calls_for_help_is_looked_after(phones: Phones) -> None:
-    async with phones.pool.connection() as conn:
-        await conn.execute("UPDATE terminal SET active = false WHERE public_id = 'sim-00001'")
-    done = await phones.says("救命", PERSON)
-    assert done.outcome == "call for help"
-    assert len(done.notices) == 1
-    assert "sim-person-00001" in (await phones.rows("SELECT problem FROM cases"))[0][0]
 
 
 async def test_a_terminal_that_calls_itself_what_nobody_knows_is_known_by_its_number(phones: Phones) -> None:

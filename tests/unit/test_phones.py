@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.config import ModemSettings, load
-from gateway.domain.answers import LETTERS, answer_of_key, free_letter, read_answer
+from gateway.domain.answers import LETTERS, answer_of_key, free_code, read_answer
 from gateway.domain.phones import is_emergency_line, masked, tail
 from gateway.embedded.supervisor import as_environment
 
@@ -61,11 +61,23 @@ def test_what_a_list_shows_of_a_number_tells_nobody_the_number() -> None:
         ("10086", None, None),
         ("", None, None),
         ("1st floor", None, None),
+        ("1am", None, None),
+        ("1 a few minutes", "coming", None),
+        ("1 b, coming", "coming", "B"),
+        ("1AB", "coming", "AB"),
+        ("1没空", None, None),
+        ("1不来了", None, None),
+        ("2没到", None, None),
+        ("1 not now", None, None),
+        ("0马上来", None, None),
+        ("1没问题", "coming", None),
+        ("1 no problem", "coming", None),
+        ("0不来了", "cannot", None),
     ],
 )
 def test_answers_are_read(said: str, answer: str | None, letter: str | None) -> None:
     read = read_answer(said)
-    assert (read.answer, read.letter) == (answer, letter)
+    assert (read.answer, read.code) == (answer, letter)
 
 
 def test_minutes_and_words_go_along() -> None:
@@ -75,9 +87,9 @@ def test_minutes_and_words_go_along() -> None:
 
 @given(st.text(max_size=200))
 def test_whatever_is_written_is_an_answer_or_words(said: str) -> None:
-    read = read_answer(said)
+    read = read_answer(said, {"A", "AA"})
     assert read.answer in (None, "coming", "arrived", "cannot", "accepted")
-    assert read.letter is None or read.letter in LETTERS
+    assert read.code is None or set(read.code) <= set(LETTERS)
 
 
 def test_only_three_keys_answer() -> None:
@@ -89,10 +101,15 @@ def test_only_three_keys_answer() -> None:
 
 def test_letters_are_given_out_one_by_one() -> None:
     used: set[str] = set()
+    assert free_code(used, urgent=False) == "AA"
     for expected in LETTERS:
-        assert free_letter(used) == expected
+        assert free_code(used, urgent=True) == expected
         used.add(expected)
-    assert free_letter(used) == LETTERS[-1]
+    while len(used) < 500:
+        code = free_code(used, urgent=True)
+        assert code not in used
+        assert read_answer(f"1{code}", used | {code}).code == code
+        used.add(code)
     assert not {"I", "O"} & set(LETTERS)
 
 

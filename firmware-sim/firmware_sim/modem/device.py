@@ -135,7 +135,9 @@ class Modem(Messages, Calls):
         return [self._open_sim().imsi]
 
     def _do_ccid(self, _: str) -> list[str]:
-        return [f"+CCID: {self._open_sim().iccid}"]
+        if self.sim is None:
+            raise cme(10)
+        return [f"+CCID: {self.sim.iccid}"]  # which is told without a PIN
 
     def _do_cnum(self, rest: str) -> list[str]:
         if rest == "=?":

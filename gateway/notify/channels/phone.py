@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from gateway.domain.answers import answer_of_key
-from gateway.domain.outbox import DueNotice, GiveUp, Outcome, PartyAnswer, Sent, TryAgain
+from gateway.domain.outbox import CALLS, DueNotice, GiveUp, Outcome, PartyAnswer, Sent, TryAgain
 from gateway.domain.phones import is_emergency_line
 from gateway.notify.lanes import rank_of
 from gateway.notify.short import compose_short, parts_of
@@ -171,7 +171,7 @@ class VoiceChannel:
             return GiveUp("the party has no phone")
         if is_emergency_line(to) and not options.get("emergency_line"):
             return GiveUp(f"no machine dials {to} unless site and licence allow it")
-        if notice.reason not in ("alarm", "fallback", "procedure", "stand_in", "unanswered", "pressed_again"):
+        if notice.reason not in CALLS:
             return GiveUp("a call cannot say what this is about")
         if notice.case.test:
             return GiveUp("a call cannot say that this is a test")
