@@ -82,9 +82,13 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
         def answer_link(notice: DueNotice) -> str | None:
             return f"{settings.people_url}/r/{keyring.link_token(notice.leg_id)}"
 
+        def phone_link(notice: DueNotice) -> str | None:
+            """Nobody's phone reaches this machine by its own name for itself."""
+            return None if settings.people_are_here else answer_link(notice)
+
         webhook = await stack.enter_async_context(WebhookChannel(link=answer_link, dns_servers=settings.dns_servers))
         phone_pool = await stack.enter_async_context(open_pool(database, name="phones", size=4))
-        http_sms = await stack.enter_async_context(HttpSmsChannel(link=answer_link, dns_servers=settings.dns_servers))
+        http_sms = await stack.enter_async_context(HttpSmsChannel(link=phone_link, dns_servers=settings.dns_servers))
         modem_pool = await stack.enter_async_context(open_pool(database, name="modems", size=4))
         phone_queue = PhoneQueue(database, phone_pool, Directory(keyring), rng=rng)
         responder = None
@@ -101,7 +105,7 @@ async def run(settings: Settings, *, observe: Callable[[str], None] = lambda _: 
                 "webhook": webhook,
                 "mqtt": MqttChannel(notify_link, answer_link=answer_link),
                 "stream": StreamChannel(),
-                "sms": SmsChannel(phone_queue, link=answer_link),
+                "sms": SmsChannel(phone_queue, link=phone_link),
                 "voice": VoiceChannel(phone_queue),
                 "http_sms": http_sms,
             },

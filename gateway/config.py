@@ -1,5 +1,6 @@
 """Settings: read once, from flags, ``ONEKEY_…`` variables, a TOML file, in this order of precedence."""
 
+import os
 import re
 import socket
 from pathlib import Path
@@ -7,8 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 __all__ = ["Broker", "ConfigError", "ModemSettings", "Settings", "load"]
 
@@ -85,6 +92,22 @@ class ModemSettings(BaseModel):
             raise ValueError(f"no regular expression: {exc}") from exc
         if groups < 1:
             raise ValueError("has no group, as (\\d+), that holds the amount")
+        return value
+
+    @field_validator("centre", "number", "balance_to")
+    @classmethod
+    def _dialled(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not re.fullmatch(r"\+?\d{3,15}", value):
+            raise ValueError("is digits only, as +8613900000001")
+        if value is not None and info.field_name == "number" and len(value) < 8:
+            raise ValueError("is a whole number, as +8613900000001: its daily message goes there")
+        return value
+
+    @field_validator("pin", mode="before")
+    @classmethod
+    def _quoted(cls, value: object) -> object:
+        if isinstance(value, int):
+            raise ValueError("put the PIN in quotes: it may begin with 0")  # noqa: TRY004 # pydantic shows these
         return value
 
     @field_validator("pin")
@@ -258,6 +281,12 @@ class Settings(BaseSettings):
         host = "127.0.0.1" if self.bind in ("0.0.0.0", "::") else self.bind  # noqa: S104
         return (self.public_url or f"http://{host}:{self.http_port}").rstrip("/")
 
+    @property
+    def people_are_here(self) -> bool:
+        """Do links for people lead to this machine only?"""
+        host = urlsplit(self.people_url).hostname or ""
+        return host == "localhost" or host == "::1" or host.startswith("127.")
+
     def shown(self) -> dict[str, Any]:
         """Return the settings as they are in force, secrets masked."""
         plain: dict[str, Any] = {}
@@ -296,9 +325,8 @@ def load(*, file: Path | None = None, **flags: object) -> Settings:
         ConfigError: A setting is unknown or wrong, or the file cannot be read.
     """
     given = {name: value for name, value in flags.items() if value is not None}
-    data = given.get("data")
-    base = Path(str(data)) if data is not None else None
-    if file is None and base is not None and (base / "onekey.toml").exists():
+    base = Path(str(given.get("data") or os.environ.get("ONEKEY_DATA") or platformdirs.user_data_path("onekey")))
+    if file is None and (base / "onekey.toml").exists():
         file = base / "onekey.toml"
     if file is not None and not file.exists():
         raise ConfigError(f"no such settings file: {file}")
@@ -308,5 +336,10 @@ def load(*, file: Path | None = None, **flags: object) -> Settings:
     except ValidationError as exc:
         lines = [f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors()]
         raise ConfigError("wrong settings: " + "; ".join(lines)) from exc
+    except SettingsError as exc:
+        words = str(exc)
+        if "EnvSettingsSource" in words and "modems" in words:
+            words = """ONEKEY_MODEMS is no JSON: it is a list, as [{"path": "/dev/serial/by-id/usb-…-if02"}]"""
+        raise ConfigError(f"wrong settings: {words}") from exc
     except ValueError as exc:
         raise ConfigError(f"{file}: {exc}") from exc

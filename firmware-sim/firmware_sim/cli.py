@@ -77,7 +77,7 @@ def simulate_modem(
 ) -> None:
     """Have GSM modems on pseudo-terminals, with a small phone network that does what is typed.
 
-    Give their paths to the gateway as ``[[modems]]`` in onekey.toml, or to onekey modem test.
+    Give their paths to the gateway in onekey.toml (docs/modems.md), or to onekey modem test.
     """
     from firmware_sim.modem import console
     from firmware_sim.modem.personas import PERSONAS

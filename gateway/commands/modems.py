@@ -1,6 +1,7 @@
 """``onekey modem``: what an administrator needs at the rack."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +14,12 @@ from serial.tools import list_ports
 
 from gateway.cli import asynchronous, err, out, settings_of, show_json, show_table
 from gateway.config import ConfigError, ModemSettings, Settings
-from gateway.domain.case import StateConflict
-from gateway.domain.phones import masked
+from gateway.domain.case import NotFound, StateConflict
+from gateway.domain.phones import is_emergency_line, masked
 from gateway.keyring import ErasedKey, KeyringError, keyring_of
 from gateway.modems.checkup import Finding, checkup
 from gateway.modems.texts import pdus
+from gateway.service import modem_troubles
 from gateway.service.phone_queue import enqueue_own
 from gateway.store import modems, phone_out
 from gateway.store.directory import Directory
@@ -31,7 +33,7 @@ __all__ = ["modem_app"]
 Json = Annotated[bool, typer.Option("--json", help="Print for a machine.")]
 
 modem_app = typer.Typer(no_args_is_help=True, help="GSM modems: how they are, a test, a message, what went and came.")
-_WAIT_S = 120
+_MANY = 3
 _HELP = "Settings: onekey.toml, a table [[modems]] with path for each; see docs/modems.md."
 
 
@@ -51,7 +53,7 @@ def list_modems(ctx: typer.Context, as_json: Json = False) -> None:
         out.print(f"[{colour}]{state:10}[/] {escape(row.path)}", highlight=False, soft_wrap=True)
         out.print(f"{'':10} {escape(more)}", highlight=False, soft_wrap=True)
     if not rows:
-        out.print(f"No modem is known. {_HELP}", highlight=False)
+        out.print(escape(f"No modem is known. {_HELP}"), highlight=False)
     if unused:
         out.print(f"Ports that no gateway uses: {', '.join(unused)}", highlight=False)
 
@@ -97,7 +99,7 @@ def _line(row: ModemRow) -> tuple[str, str]:
 @modem_app.command("test")
 def check_port(
     ctx: typer.Context,
-    port: Annotated[Path, typer.Argument(help="Serial port, as /dev/serial/by-id/usb-…-if02.")],
+    port: Annotated[Path, typer.Argument(readable=False, help="Serial port, as /dev/serial/by-id/usb-…-if02.")],
     pin: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +126,7 @@ def check_port(
             found.append(one)
             if not as_json:
                 mark = {True: "[green]good[/]", False: "[bold red]bad [/]", None: "    "}[one.good]
-                out.print(f"{mark}  {one.name:14} {escape(one.words)}", highlight=False)
+                out.print(f"{mark}  {one.name:14} {escape(one.words)}", highlight=False, soft_wrap=True)
 
     asynchronous(work())
     if as_json:
@@ -138,32 +140,82 @@ def send(
     number: Annotated[str, typer.Argument(help="Whom to write to: +86… or as it is dialled.")],
     text: Annotated[str, typer.Argument(help="What to write.")],
     wait: Annotated[bool, typer.Option(help="Wait until the network has accepted it.")] = True,
+    wait_s: Annotated[
+        int, typer.Option("--wait-s", min=1, help="How many seconds to wait; what has not begun by then is taken back.")
+    ] = 120,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it costs several messages.")] = False,
 ) -> None:
-    """Send a message through a modem of a running gateway."""
+    """Send a message through a modem of a running gateway.
+
+    Ctrl-C, or the end of the waiting time, takes it back if no modem has begun to send it.
+    """
     settings = settings_of(ctx)
+    if not re.fullmatch(r"\+?[0-9]{3,15}", number):
+        raise StateConflict(f"It cannot be sent: {number!r} is no number: digits only, as +8613812345678.")
+    if is_emergency_line(number):
+        raise StateConflict(f"No machine writes to {number}.")
+    if not text.strip():
+        raise StateConflict("There is nothing to send.")
     try:
         parts = len(pdus(number, text, reference=0))
     except ValueError as exc:
         raise StateConflict(f"It cannot be sent: {exc}.") from exc
+    if parts > _MANY and not yes:
+        typer.confirm(f"These are {parts} messages, each paid for. Send them?", abort=True)
     directory = Directory(keyring_of(settings))
 
     async def work() -> tuple[str, str | None]:
         async with open_pool(settings.database_url, name="cli", size=1) as pool, pool.connection() as conn:
             if wait and not any(row.fresh and row.state == "ready" for row in await modems.listing(conn)):
-                err.print("No modem is ready just now: the message waits. See onekey modem list.", highlight=False)
+                words = f"No modem is ready just now: waiting {wait_s} s for one. See onekey modem list."
+                err.print(words, highlight=False)
             async with conn.transaction():
                 job = await enqueue_own(conn, directory, number, text, rank=2)
-            for _ in range(_WAIT_S if wait else 0):
-                over = await phone_out.finished(conn, [job])
-                if over:
-                    return over[0][1], over[0][2]
-                await asyncio.sleep(1)
-        return "queued", None
+            if not wait:
+                return "queued", None
+            try:
+                for _ in range(wait_s):
+                    if over := await phone_out.finished(conn, [job]):
+                        return over[0][1], over[0][2]
+                    await asyncio.sleep(1)  # another process sends it
+            except asyncio.CancelledError:
+                async with asyncio.timeout(5):
+                    await phone_out.withdraw(conn, job)
+                raise
+            if await phone_out.withdraw(conn, job):
+                return "taken back", f"no modem took it within {wait_s} s"
+            return "being sent", "see onekey modem log"
 
     state, detail = asynchronous(work())
     words = f"{state}{': ' + detail if detail else ''}, {parts} message{'s' if parts > 1 else ''}"
     out.print(words, highlight=False)
-    raise typer.Exit(0 if state in ("sent", "queued") else 1)
+    raise typer.Exit(0 if state in ("sent", "queued", "being sent") else 1)
+
+
+@modem_app.command("forget")
+def forget(
+    ctx: typer.Context,
+    modem: Annotated[str, typer.Argument(help="Its port or IMEI, as onekey modem list --json shows it.")],
+) -> None:
+    """Forget a modem that is no longer there; its technical case ends."""
+    settings = settings_of(ctx)
+    directory = Directory(keyring_of(settings))
+
+    async def work() -> None:
+        async with open_pool(settings.database_url, name="cli", size=1) as pool:
+            async with pool.connection() as conn:
+                rows = [row for row in await modems.listing(conn) if modem in (row.id, row.path)]
+            if not rows:
+                raise NotFound(f"There is no modem {modem}.")
+            if any(row.fresh for row in rows):
+                raise StateConflict(f"A gateway looks after {modem}: take it out of its settings first.")
+            for row in rows:
+                await modem_troubles.settle_trouble(pool, directory, row.id)
+                async with pool.connection() as conn:
+                    await modems.forget(conn, row.id)
+
+    asynchronous(work())
+    out.print(f"forgotten {modem}", highlight=False, soft_wrap=True)
 
 
 @modem_app.command("log")

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import serial
 
 from protocols.gsm.at import Answer, Dialogue, Notice, Prompt
 
-__all__ = ["ModemGone", "ModemPort", "ModemSilent"]
+__all__ = ["ModemGone", "ModemPort", "ModemSilent", "PortRefused"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,15 @@ _DRAIN_S = 0.3
 _SYNC_S = 0.5
 _QUIET_S = 0.3
 _SYNC_TRIES = 10
+_WHY = {
+    errno.EAGAIN: "another program has it open: another gateway or onekey modem test, or ModemManager",
+    errno.EBUSY: "another program has it open: another gateway or onekey modem test, or ModemManager",
+    errno.EACCES: "this user may not open it: add the user to the group that owns the port, often dialout",
+    errno.EPERM: "this user may not open it: add the user to the group that owns the port, often dialout",
+    errno.ENOTTY: "it is no serial port",
+    errno.EISDIR: "it is a directory, no serial port",
+    errno.EINVAL: "it is no serial port",
+}
 _GONE = frozenset({errno.EIO, errno.ENODEV, errno.ENXIO, errno.EBADF})
 
 
@@ -34,8 +44,20 @@ class ModemGone(Exception):
     """The port is not there, or not there any more."""
 
 
+class PortRefused(ModemGone):
+    """The port is there, and cannot be used: somebody has to see to it."""
+
+
 class ModemSilent(Exception):
     """The modem did not answer in time; what it still says of that command counts for nothing."""
+
+
+def _number_of(exc: BaseException) -> int:
+    """Return the number of the error of the system, which pyserial hides in different places."""
+    if isinstance(exc, OSError) and exc.errno:
+        return exc.errno
+    found = re.search(r"\[Errno (\d+)\]|\((\d+), ", str(exc))
+    return int(found[1] or found[2]) if found else 0
 
 
 class ModemPort:
@@ -58,12 +80,16 @@ class ModemPort:
         """Open the port for us alone.
 
         Raises:
-            ModemGone: It is not there, or somebody else has it.
+            ModemGone: It is not there.
+            PortRefused: It cannot be used: somebody else has it, it is no serial port, or it is forbidden.
         """
         try:
             port = serial.Serial(str(self._path), _BAUD, timeout=0, write_timeout=0, exclusive=True)
         except (serial.SerialException, OSError, ValueError) as exc:
-            raise ModemGone(f"{self._path}: {exc}") from exc
+            why = _WHY.get(_number_of(exc))
+            if why is None:
+                raise ModemGone(f"{self._path}: {exc}") from exc
+            raise PortRefused(f"{self._path}: {why}") from exc
         # A pseudo-terminal has no lines to raise, and some adapters neither.
         with contextlib.suppress(OSError, serial.SerialException):
             port.dtr = port.rts = True

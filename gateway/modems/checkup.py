@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import ModemSettings
-from gateway.links.modem_port import ModemGone, ModemPort, ModemSilent
+from gateway.links.modem_port import ModemGone, ModemPort, ModemSilent, PortRefused
 from gateway.modems.bring_up import Refused, Setup, Stopped, bring_up
 from gateway.modems.pace import Pace
 from protocols.gsm import replies
@@ -46,10 +46,8 @@ async def checkup(
         port.open()
     except ModemGone as exc:
         words = str(exc)
-        if "lock" in words.lower() or "busy" in words.lower():
-            words = "another program has it open: the gateway itself (see onekey modem list), or ModemManager"
-        elif "Permission" in words:
-            words = "this user may not open it: add the user to the group that owns the port, often dialout"
+        if isinstance(exc, PortRefused):
+            words = words.partition(": ")[2]
         elif "No such file" in words:
             words = "there is no such port: is it plugged in? ls -l /dev/serial/by-id shows those that there are"
         yield _bad("port", words)

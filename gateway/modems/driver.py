@@ -18,7 +18,7 @@ from typing import Protocol
 
 from gateway.config import ModemSettings
 from gateway.domain.modems import CallState, ModemState
-from gateway.links.modem_port import ModemGone, ModemPort, ModemSilent
+from gateway.links.modem_port import ModemGone, ModemPort, ModemSilent, PortRefused
 from gateway.modems.bring_up import Identity, Refused, Setup, Stopped, bring_up, told
 from gateway.modems.calls import Call, Called
 from gateway.modems.pace import Pace
@@ -35,6 +35,7 @@ _READY_AGAIN = ("SMS READY", "SMS DONE", "+QIND: SMS DONE", "CALL READY", "PB DO
 _RESETS = ("AT+CFUN=1,1", "AT+CRESET", "AT^RESET")
 _MOST_RINGS_WITHOUT_NUMBER = 2
 _PATIENCE = 3
+_PORT_REFUSED_S = 5.0
 _DUPLICATE = 0xC5
 """Of a service centre that has a message already."""
 
@@ -71,6 +72,10 @@ class Hub(Protocol):
 
     async def rang(self, modem: str, number: str | None) -> None:
         """Have it safe that this number called."""
+        ...
+
+    def named(self, modem: "Modem", identity: Identity) -> Identity:
+        """Return who the modem is, by a name that no other one has."""
         ...
 
     def changed(self, modem: "Modem") -> None:
@@ -184,6 +189,9 @@ class Modem:
                 await self._find()
                 await self._bring_up()
                 await self._serve()
+            except PortRefused as exc:
+                self._show(ModemState.STOPPED, str(exc))
+                await self._pause(min(_PORT_REFUSED_S, self.pace.dead_s))
             except ModemGone as exc:
                 self._show(ModemState.GONE, str(exc))
                 await asyncio.sleep(self.pace.find_s)
@@ -252,7 +260,7 @@ class Modem:
             pin_refused=self._hub.pin_refused,
             remember_pin=self._hub.remember_pin,
         )
-        self.identity = self._setup.identity
+        self.identity = self._hub.named(self, self._setup.identity)
         self._booted = False  # what it said of its start before it was set up is over
 
     async def _serve(self) -> None:

@@ -12,6 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from gateway.domain.modems import CallState, ModemState
 from gateway.domain.outbox import DueNotice
 from gateway.keyring import ErasedKey, KeyringError
 from gateway.modems.arrivals import Arrivals
+from gateway.modems.bring_up import Identity
 from gateway.modems.driver import Arrived, Modem, NotSent
 from gateway.modems.pace import Pace
 from gateway.modems.texts import pdus
@@ -113,6 +115,7 @@ class ModemPool:
         self._turn = asyncio.Lock()
         self._modems: dict[Path, Modem] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._nowhere: set[str] = set()
         self._doing: dict[str, Modem] = {}
         self._unrecorded: set[str] = set()
         self._sent: dict[str, int] = {}
@@ -168,6 +171,9 @@ class ModemPool:
         while True:
             for one in self._settings:
                 paths = sorted(glob.glob(one.path)) if _ALIKE.search(one.path) else [one.path]  # noqa: PTH207 # it may be absolute
+                if not paths and one.path not in self._nowhere:
+                    self._nowhere.add(one.path)
+                    _log.warning("no port fits %s", one.path)
                 for path in map(Path, paths):
                     if path not in self._modems:
                         modem = Modem(path, one, self, pace=self._pace, turn=self._turn)
@@ -188,6 +194,14 @@ class ModemPool:
     async def rang(self, modem: str, number: str | None) -> None:
         """Have it safe that this number called."""
         await self._arrivals.rang(modem, number)
+
+    def named(self, modem: Modem, identity: Identity) -> Identity:
+        """Return who a modem is; some cheap ones all have one IMEI, and are told apart by their ports."""
+        for other in self.modems:
+            if other is not modem and other.id == identity.id and other.state is not ModemState.GONE:
+                _log.warning("two modems have the IMEI …%s: %s and %s", identity.id[-4:], other.path, modem.path)
+                return replace(identity, id=f"{identity.id}@{modem.path}")
+        return identity
 
     def changed(self, modem: Modem) -> None:
         """Show how it is, and use it if it can be used."""

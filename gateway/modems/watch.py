@@ -85,6 +85,7 @@ class Watch:
         self._low: set[str] = set()
         self._asking: set[str] = set()
         self._tests: dict[str, _Test] = {}
+        self._heard_once: set[str] = set()
         self._deaf: dict[str, int] = {}
         """How many messages of a modem to itself did not come back, one after the other."""
 
@@ -146,7 +147,9 @@ class Watch:
             if modem.barred is not None:
                 await self._tell(modem, f"its SIM may not send: {modem.barred}")
             elif self._deaf.get(modem.id, 0) >= _DEAF:
-                await self._tell(modem, "it hears nothing: its messages to itself do not come back")
+                await self._tell(
+                    modem, "its messages to itself do not come back: it hears nothing, or its number is wrong"
+                )
             elif modem.id not in self._low:
                 await modem_troubles.settle_trouble(self._pool, self._directory, modem.id)
             # Before it said which one it is, its trouble was that of its port.
@@ -182,7 +185,11 @@ class Watch:
                 deaf = self._deaf[modem.id] = deaf + 1
                 if deaf <= _MOST_MEASURES:  # what that has not cured takes somebody to come
                     modem.suspect("a message to itself did not come back", measures=deaf)
-            if not test.late or (deaf > _MOST_MEASURES and now_s - test.sent_s < _DEAF_EVERY * self._pace.echo_s):
+            # Of one that never heard itself the number may be somebody else's, who is not to be written to for ever.
+            strange = deaf >= _MOST_MEASURES and modem.id not in self._heard_once
+            if not test.late or strange:
+                return
+            if deaf > _MOST_MEASURES and now_s - test.sent_s < _DEAF_EVERY * self._pace.echo_s:
                 return
         elif test is not None and now_s - test.sent_s < self._pace.self_test_s:
             return
@@ -227,6 +234,7 @@ class Watch:
         if text.startswith(_SELF_TEST) and (test := self._tests.get(modem_id)) is not None:
             test.heard = True
             self._deaf.pop(modem_id, None)
+            self._heard_once.add(modem_id)
         for modem in self._modems():
             to = modem.settings.balance_to
             if modem.id == modem_id and to is not None and tail(sender) == tail(to):

@@ -14,6 +14,7 @@ __all__ = [
     "begin_trouble",
     "end_trouble",
     "figures",
+    "forget",
     "listing",
     "pin_refused",
     "remember_pin",
@@ -158,6 +159,11 @@ async def remember_pin(conn: Connection, modem: str, mac: bytes | None, *, repli
         "ON CONFLICT (id) DO UPDATE SET refused_pin = excluded.refused_pin",
         (modem, replica, path, mac),
     )
+
+
+async def forget(conn: Connection, modem: str) -> None:
+    """Forget a modem that nobody looks after."""
+    await conn.execute("DELETE FROM modem WHERE id = %s", (modem,))
 
 
 async def set_balance(conn: Connection, modem: str, amount: Decimal) -> None:

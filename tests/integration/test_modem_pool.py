@@ -285,7 +285,10 @@ async def test_an_empty_port_of_the_same_name_elsewhere_is_one_case_and_stays_it
         await rack.eventually("SELECT count(*) FROM cases WHERE state = 'open'", [(1,)], timeout_s=30)
         await asyncio.sleep(4)
         assert await rack.rows("SELECT count(*) FROM cases") == [(1,)]
-        assert await rack.rows("SELECT state, replica FROM modem ORDER BY replica") == [("ready", "a"), ("gone", "b")]
+        assert await rack.rows("SELECT state, replica FROM modem ORDER BY replica") == [
+            ("ready", "a"),
+            ("stopped", "b"),
+        ]
 
 
 async def test_a_modem_that_was_carried_to_another_gateway_is_not_lost(
@@ -395,3 +398,18 @@ async def test_what_an_administrator_sees_and_sends(racked: Callable[..., Any], 
         assert "12345678" not in told
         assert "谢谢" not in told
         assert "CHINA MOBILE" in await onekey("list")
+        for wrong, words in (("120", "No machine writes"), ("foo", "is no number")):
+            with pytest.raises(AssertionError, match=words):
+                await onekey("send", wrong, "hello")
+        with pytest.raises(AssertionError, match="looks after"):
+            await onekey("forget", modem["port"])
+        rack.ports[0].unplug()
+        await rack.eventually("SELECT state FROM modem", [("gone",)])
+        with pytest.raises(AssertionError, match="waiting 2 s"):
+            await onekey("send", THEIRS, "too late", "--wait-s", "2")
+        await rack.eventually("SELECT state FROM phone_out ORDER BY queued_at DESC LIMIT 1", [("withdrawn",)])
+        await rack.stop()
+        await rack.rows("UPDATE modem SET seen_at = seen_at - interval '1 hour' RETURNING 1")
+        await onekey("forget", modem["port"])
+        assert await rack.rows("SELECT FROM modem") == []
+        assert await rack.rows("SELECT count(*) FROM cases WHERE state <> 'closed'") == [(0,)]

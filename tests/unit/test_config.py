@@ -58,6 +58,31 @@ def test_the_file_in_the_data_directory_is_read(tmp_path: Path) -> None:
     assert load(data=tmp_path).alarm_workers == 3
 
 
+def test_the_file_in_the_data_directory_is_read_also_where_the_environment_names_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onekey.toml").write_text('[[modems]]\npath = "/dev/null"\n', encoding="utf-8")
+    monkeypatch.setenv("ONEKEY_DATA", str(tmp_path))
+    assert [modem.path for modem in load().modems] == ["/dev/null"]
+
+
+@pytest.mark.parametrize(
+    ("modems", "words"),
+    [
+        ("/dev/ttyUSB0", "ONEKEY_MODEMS is no JSON"),
+        ('[{"path": "a", "number": "138 0000 0001"}]', "digits only"),
+        ('[{"path": "a", "number": "10086"}]', "a whole number"),
+        ('[{"path": "a", "pin": 4711}]', "in quotes"),
+    ],
+)
+def test_modems_that_are_set_wrongly_are_refused_in_words(
+    modems: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEKEY_MODEMS", modems)
+    with pytest.raises(ConfigError, match=words):
+        load()
+
+
 def test_a_relative_directory_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load(data="here").data == tmp_path / "here"

@@ -5,6 +5,7 @@ What goes through the network is printed; what is typed happens in it.
 
 import asyncio
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -94,6 +95,11 @@ class Desk:
         self._say(f"the call is {call.state}")
 
 
+def imei_of(path: Path) -> str:
+    """Return a number of a device that is another one for each port, whichever process has it."""
+    return f"86123456{zlib.crc32(str(path.absolute()).encode()) % 10_000_000:07}"
+
+
 async def run(
     paths: Sequence[Path], personas: Sequence[Persona], *, pin: str | None, speed: float, say: Callable[[str], None]
 ) -> None:
@@ -103,13 +109,13 @@ async def run(
         ports, modems = [], []
         for place, path in enumerate(paths):
             port = await stack.enter_async_context(pseudo_terminal(path))
-            sim = Sim(f"+86139000000{place + 1:02}", pin=pin)
+            sim = Sim(f"+86139999900{place + 1:02}", pin=pin)
             modem = Modem(
                 network,
                 sim,
                 port.write,
                 persona=personas[place % len(personas)],
-                imei=f"8612345678901{place:02}",
+                imei=imei_of(path),
             )
             port.feed = modem.feed
             stack.callback(modem.close)
