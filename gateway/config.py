@@ -97,6 +97,7 @@ class ModemSettings(BaseModel):
     @field_validator("centre", "number", "balance_to")
     @classmethod
     def _dialled(cls, value: str | None, info: ValidationInfo) -> str | None:
+        value = value if value is None else re.sub(r"[\s()-]", "", value)
         if value is not None and not re.fullmatch(r"\+?\d{3,15}", value):
             raise ValueError("is digits only, as +8613900000001")
         if value is not None and info.field_name == "number" and len(value) < 8:

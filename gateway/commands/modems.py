@@ -222,6 +222,9 @@ def forget(
 def log(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest.")] = 30,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Each report of delivery as well; what they say stands at its message.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what went out and came in lately: without texts, and numbers in part only."""
@@ -230,7 +233,7 @@ def log(
 
     async def work() -> Sequence[tuple[Any, ...]]:
         async with open_pool(settings.database_url, name="cli", size=1) as pool, pool.connection() as conn:
-            return await phone_out.listing(conn, limit=limit)
+            return await phone_out.listing(conn, limit=limit, reports=everything)
 
     rows = [_entry(directory, *row) for row in asynchronous(work())]
     if as_json:
@@ -238,10 +241,18 @@ def log(
         return
     columns = ["at", "way", "kind", "number", "modem", "state", "report", "detail", "case"]
     show_table(
-        "By phone, newest first",
+        "By phone, newest first (UTC; whole ids with --json)",
         columns,
-        [["" if row[name] is None else str(row[name]) for name in columns] for row in rows],
+        [
+            [row["at"][5:-1], *("" if row[name] is None else str(row[name]) for name in columns[1:-1]), _case_of(row)]
+            for row in rows
+        ],
     )
+
+
+def _case_of(row: dict[str, Any]) -> str:
+    """Return the beginning of the id of its case, which is enough for a table."""
+    return "" if row["case"] is None else str(row["case"])[:8]
 
 
 def _entry(

@@ -20,13 +20,25 @@ _PLAIN = re.compile(r"([012])()()(?![0-9A-Z])([\s.。,，、;；!！:：]*)(.*)"
 _GOES_ON = ("来", "马上", "赶", "在路上", "到了", "已到", "到达", "不", "去不了", "没")
 """Words that may stand right behind the digit: 2到了 is an answer, 2点到 tells a time."""
 
+_YES = re.compile(r"马上|赶|在路上|来了|到了|已到|到达|coming|arrived|on (?:my|the) way", re.IGNORECASE)
 _NO = re.compile(
-    r"(?!没问题|没事|不急|不用|不要急)(?:不|没|去不了|(?:no(?! problem)|not|never|can'?t|cannot|won'?t|unable)\b)",
+    r"来不了|去不了|不来|不去|不能|不行|不会来|不方便|没空|没时间|没办法|没法|"
+    r"(?:can'?t|can ?not|won'?t|unable|not(?! far))\b",
     re.IGNORECASE,
 )
-_YES = re.compile(r"来了|马上|赶|在路上|到了|已到|到达|coming|arrived|on (?:my|the) way", re.IGNORECASE)
-_UNLIKE = {"cannot": _YES, "coming": _NO, "arrived": _NO}
-"""What stands behind a digit that says the opposite: whichever is meant, calls go on until somebody has said it."""
+_NOT_THERE = re.compile(r"(?:还)?(?:没到|没有到|未到|不到|没在|不在)|not\b", re.IGNORECASE)
+
+
+def _unclear(answer: str, rest: str) -> bool:
+    """Do words say the opposite of their digit? Whichever is meant, calls go on until somebody has said it."""
+    match answer:
+        case "cannot":
+            return _YES.match(rest) is not None and not _NO.search(rest)
+        case "arrived":
+            return _NOT_THERE.match(rest) is not None
+        case _:
+            return _NO.match(rest) is not None and not _YES.search(_NO.sub("", rest))
+
 
 _NO_ANSWER = re.compile(
     r"(?:个|人|点|分|小时|时|秒|天|日|号|楼|层|岁|次|年|月|周|元|块|米|公里|hours?|hrs?|h\b|mins?\b|minutes?|days?|weeks?|"
@@ -45,12 +57,16 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class TextAnswer:
-    """``answer`` is coming, arrived, cannot or accepted, None: words for the timeline. ``code`` names the case."""
+    """``answer`` is coming, arrived, cannot or accepted, None: words for the timeline. ``code`` names the case.
+
+    ``unclear``: a digit, and words that say the opposite.
+    """
 
     answer: str | None
     code: str | None = None
     text: str | None = None
     minutes: int | None = None
+    unclear: bool = False
 
 
 def read_answer(text: str, codes: Collection[str] = ()) -> TextAnswer:
@@ -67,8 +83,8 @@ def read_answer(text: str, codes: Collection[str] = ()) -> TextAnswer:
         rest = plain[match.start(5) :].strip()
         apart = bool(match[4]) or code is not None
         if not rest or (apart and not _NO_ANSWER.match(rest)) or rest.startswith(_GOES_ON):
-            if _UNLIKE[answer].match(rest):
-                return TextAnswer(None, code, plain)
+            if _unclear(answer, rest):
+                return TextAnswer(None, code, plain, unclear=True)
             minutes = _MINUTES.search(plain)
             return TextAnswer(answer, code, rest or None, None if minutes is None else int(minutes[1]))
     bare = re.sub(r"[\s.。,，!！]+$", "", plain.lower())

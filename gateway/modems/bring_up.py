@@ -8,6 +8,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.config import ModemSettings
 from gateway.links.modem_port import ModemPort
@@ -55,6 +56,14 @@ class Setup:
     again: tuple[str, ...]
 
 
+class RememberPin(Protocol):
+    """Remembers a PIN with its SIM."""
+
+    async def __call__(self, sim: str, pin: str, *, refused: bool) -> None:
+        """As refused while it is tried; not any more once it was right."""
+        ...
+
+
 _ICCID = re.compile(r"\d{18,20}")
 _READ_ICCID = "AT+CRSM=176,12258,0,0,10"  # EF_ICCID (51.011, 10.1.1)
 _ICCID_OCTETS = re.compile(r'144,\s*0,\s*"?([0-9]{2}[0-9A-Fa-f]{18})')
@@ -93,12 +102,12 @@ async def bring_up(
     *,
     pace: Pace,
     pin_refused: Callable[[str, str], Awaitable[bool]],
-    remember_pin: Callable[[str, str, str], Awaitable[None]],
+    remember_pin: RememberPin,
 ) -> Setup:
     """Set a modem up whose port is open; it need not have a network yet.
 
-    `remember_pin` gets modem, SIM and the PIN that is being tried, and nothing once it was right; `pin_refused` asks of
-    a SIM whether one was tried before and was not right: after three wrong ones it is locked.
+    `remember_pin` gets the SIM and the PIN that is being tried, and again once it was right; `pin_refused` asks whether
+    it was tried before with that SIM and was not right: after three wrong ones a SIM is locked.
 
     Raises:
         Stopped: Somebody has to come.
@@ -161,7 +170,7 @@ async def _open_sim(
     *,
     pace: Pace,
     pin_refused: Callable[[str, str], Awaitable[bool]],
-    remember_pin: Callable[[str, str, str], Awaitable[None]],
+    remember_pin: RememberPin,
 ) -> None:
     until_s = asyncio.get_running_loop().time() + pace.sim_s
     while True:
@@ -169,7 +178,8 @@ async def _open_sim(
         state = answer.lines[0].partition(":")[2].strip().upper() if answer.ok and answer.lines else ""
         if state == "READY":
             if settings.pin is not None:  # whoever was killed while it was tried must not be locked out by that
-                await remember_pin(identity.id, "", "")
+                sim = await _sim(port) or identity.id
+                await remember_pin(sim, settings.pin.get_secret_value(), refused=False)
             return
         if state in ("SIM PIN", "SIM PUK", "SIM PIN2", "SIM PUK2"):
             break
@@ -188,11 +198,11 @@ async def _open_sim(
     if await pin_refused(sim, pin):
         raise Stopped("the PIN in the settings was wrong once: it is not tried again, for three times lock the SIM")
     # Before it is given: whoever is killed between both must not try it again and again.
-    await remember_pin(identity.id, sim, pin)
+    await remember_pin(sim, pin, refused=True)
     answer = await port.ask(f'AT+CPIN="{pin}"', timeout_s=15)
     if not answer.ok:
         raise Stopped(cause_of(answer.final).text)
-    await remember_pin(identity.id, sim, "")
+    await remember_pin(sim, pin, refused=False)
     for _ in range(10):
         ready = await port.ask("AT+CPIN?", prefix="+CPIN:", timeout_s=15)
         if ready.ok and ready.lines and "READY" in ready.lines[0].upper():

@@ -76,8 +76,10 @@ async def _looked_at(port: ModemPort, settings: ModemSettings, pace: Pace, *, tr
             raise Stopped("it wants its PIN: the gateway tries the one in the settings, once; --pin tries one now")
         return False
 
-    async def remember(_modem: str, _sim: str, pin: str) -> None:
-        tried.append(pin)
+    async def remember(sim: str, pin: str, *, refused: bool) -> None:
+        del sim
+        if refused:
+            tried.append(pin)
 
     setup: Setup = await bring_up(port, settings, pace=pace, pin_refused=refused_before, remember_pin=remember)
     who = setup.identity

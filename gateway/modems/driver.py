@@ -86,8 +86,8 @@ class Hub(Protocol):
         """Was this PIN tried before with this SIM, and not right?"""
         ...
 
-    async def remember_pin(self, modem: str, sim: str, pin: str) -> None:
-        """Remember what is tried; nothing: it was right."""
+    async def remember_pin(self, sim: str, pin: str, *, refused: bool) -> None:
+        """Remember a PIN that is being tried, or that it was right after all."""
         ...
 
 
@@ -164,6 +164,11 @@ class Modem:
     def ready(self) -> bool:
         """Can it send now?"""
         return self.state is ModemState.READY and self.busy_with is None and time.monotonic() >= self.paused_until_s
+
+    @property
+    def connected(self) -> bool:
+        """Is its port open?"""
+        return self._port is not None
 
     @property
     def calling(self) -> bool:
@@ -458,18 +463,19 @@ class Modem:
         found = [one for one in found if _sound(one) or self._doubted(one)]
         if not found or not await self._kept(found):
             return True
-        deleted = []
+        deleted: list[Arrived] = []
+        stuck = None
         for one in found:
             self._doubts.pop((store, one.index), None)
             gone = await self._port.ask(f"AT+CMGD={one.index}", timeout_s=self.pace.command_s)
             if gone.ok:
                 deleted.append(one)
-            elif not deleted:
-                self._undeleted += 1
-                if self._undeleted >= _PATIENCE:  # its store fills up, and nothing arrives any more
-                    self._undeleted = 0
-                    raise Refused("AT+CMGD", cause_of(gone.final))
-        self._undeleted = 0 if deleted else self._undeleted
+            else:
+                stuck = cause_of(gone.final)
+        self._undeleted = 0 if stuck is None else self._undeleted + 1
+        if stuck is not None and self._undeleted >= _PATIENCE and await self._is_full(store):
+            self._undeleted = 0
+            raise Refused("AT+CMGD", stuck)  # nothing arrives any more
         with contextlib.suppress(Exception):  # it is said with the next look that finds nothing
             if deleted:
                 await self._hub.forgotten(self.id, deleted)
@@ -478,13 +484,17 @@ class Modem:
     async def _make_room(self, store: str, mine: Sequence[int]) -> None:
         """Delete what was sent or written by it, `mine`, if its store is so full of that that nothing can arrive."""
         assert self._port is not None
-        answer = await self._port.ask("AT+CPMS?", prefix="+CPMS:", timeout_s=2 * self.pace.command_s)
-        used = replies.fill(answer.lines[0], store) if answer.ok and answer.lines else None
-        if used is None or used[0] < used[1]:
+        if not await self._is_full(store):
             return
         _log.warning("modem %s: its store %s was full of %d messages that it had sent", self.id, store, len(mine))
         for index in mine:
             await self._port.ask(f"AT+CMGD={index}", timeout_s=self.pace.command_s)
+
+    async def _is_full(self, store: str) -> bool:
+        assert self._port is not None
+        answer = await self._port.ask("AT+CPMS?", prefix="+CPMS:", timeout_s=2 * self.pace.command_s)
+        used = replies.fill(answer.lines[0], store) if answer.ok and answer.lines else None
+        return used is not None and used[0] >= used[1]
 
     def _doubted(self, one: Arrived) -> bool:
         """Is a message that looks damaged to be taken as it is, since it looked so again and again?"""

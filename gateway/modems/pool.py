@@ -198,7 +198,7 @@ class ModemPool:
     def named(self, modem: Modem, identity: Identity) -> Identity:
         """Return who a modem is; some cheap ones all have one IMEI, and are told apart by their ports."""
         for other in self.modems:
-            if other is not modem and other.id == identity.id and other.state is not ModemState.GONE:
+            if other is not modem and other.connected and identity.id in (other.id, other.id.partition("@")[0]):
                 _log.warning("two modems have the IMEI …%s: %s and %s", identity.id[-4:], other.path, modem.path)
                 return replace(identity, id=f"{identity.id}@{modem.path}")
         return identity
@@ -221,14 +221,13 @@ class ModemPool:
         await self._surely(ask)  # that the database is away is no fault of the modem
         return refused
 
-    async def remember_pin(self, modem: str, sim: str, pin: str) -> None:
-        """Remember what is tried; nothing: it was right."""
-        mac = self._directory.keyring.mac("pin", sim, pin) if pin else None
-        path = next((str(one.path) for one in self.modems if one.id == modem), modem)
+    async def remember_pin(self, sim: str, pin: str, *, refused: bool) -> None:
+        """Remember a PIN that is being tried, or that it was right after all."""
+        mac = self._directory.keyring.mac("pin", sim, pin)
 
         async def write() -> None:
             async with self._pool.connection() as conn:
-                await store.remember_pin(conn, modem, mac, replica=self._replica, path=path)
+                await store.remember_pin(conn, mac, refused=refused)
 
         await self._surely(write)
 

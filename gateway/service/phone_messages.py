@@ -6,6 +6,7 @@ has done nothing, and it is dealt with again.
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -55,6 +56,23 @@ _HOUR = timedelta(hours=1)
 _CRY, _BROKEN = "call for help", "broken"
 _VIA = "sms"
 _MOST_NAMED = 3
+_COURTESIES = frozenset(
+    {
+        "谢谢",
+        "谢谢你",
+        "谢谢你们",
+        "多谢",
+        "好",
+        "好的",
+        "收到",
+        "知道了",
+        "ok",
+        "okay",
+        "thanks",
+        "thank you",
+        "received",
+    }
+)
 _REPORTS = {
     Status.DELIVERED: "delivered",
     Status.UNCONFIRMED: "unconfirmed",
@@ -247,8 +265,10 @@ async def _message(
         return await _answer(conn, directory, came, message, asked, worker=worker)
     if alarm is not None:
         return await _call_for_help(conn, directory, came, message, alarm, owners, worker=worker)
-    if owners.terminals or owners.persons:
+    if owners.terminals:
         return await _misread(conn, directory, came, message, owners, worker=worker)
+    if owners.persons and not await _answers_late(conn, came, owners):
+        return await _from_person(conn, directory, came, message, owners, worker=worker)
     if owners.known:
         await _tell(conn, came, "phone.unmatched")
         return Handled(outcome="unmatched")
@@ -277,9 +297,10 @@ async def _call_for_help(
     if named is not None:
         if owners.known:
             return await _raise(conn, directory, came, message, alarm, named, owners, worker=worker)
+        if _is_report(message):
+            return await _raise(conn, directory, came, message, alarm, named, owners, worker=worker)
         # A name that nobody knows from a number that nobody knows: most such are bills with a long number in them.
-        ours = _is_report(message) or text.is_pure(message.text)
-        if ours and await _is_believed(conn, came):
+        if ("sos" in alarm.kinds or text.is_pure(message.text)) and await _is_believed(conn, came):
             done = await _raise(conn, directory, came, message, alarm, named, owners, worker=worker)
             return replace(done, outcome=_CRY)
         return replace(await _stranger(conn, came), words=(message.sender, message.text))
@@ -409,6 +430,41 @@ def _raised(raised: Raised, press: Press) -> Handled:
     return Handled(outcome=f"alarm {raised.how}", case_id=raised.case_id, notices=raised.notices, state=state)
 
 
+async def _answers_late(conn: Connection, came: Came, owners: Owners) -> bool:
+    """Is it somebody who is told of others as well, and was a short while ago? What they say is about that."""
+    return bool(owners.parties) and came.peer is not None and await phone_out.told_lately(conn, bytes(came.peer))
+
+
+async def _from_person(
+    conn: Connection, directory: Directory, came: Came, message: _Message, owners: Owners, *, worker: int | None
+) -> Handled:
+    """Take what a protected person says that is no call for help: it belongs to what is open, else somebody looks."""
+    if (case_id := await _open_at(conn, owners)) is not None:
+        await _note_said(conn, directory, case_id, message.text, worker=worker)
+        return Handled(outcome="said", case_id=case_id)
+    if re.sub(r"[\s\W]+$", "", message.text.strip().lower()) in _COURTESIES:
+        await _tell(conn, came, "phone.unmatched")
+        return Handled(outcome="unmatched")
+    return await _misread(conn, directory, came, message, owners, worker=worker)
+
+
+async def _open_at(conn: Connection, owners: Owners) -> UUID | None:
+    """Return the emergency that is open where they live who write or ring."""
+    cursor = await conn.execute(
+        "SELECT c.id FROM cases c JOIN person p ON p.household_id = c.household_id WHERE p.id = ANY(%s) "
+        "AND c.class = 'emergency' AND c.state = 'open' ORDER BY c.opened_at DESC LIMIT 1",
+        (list(owners.persons),),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+async def _note_said(conn: Connection, directory: Directory, case_id: UUID, words: str, *, worker: int | None) -> None:
+    work = await locked(conn, directory, case_id, worker=worker)
+    work.note("case.said", {"via": _VIA}, actor="caller", private={"text": words[:1000]})
+    await work.flush()
+
+
 async def _misread(
     conn: Connection, directory: Directory, came: Came, message: _Message, owners: Owners, *, worker: int | None
 ) -> Handled:
@@ -459,9 +515,7 @@ async def _look_at(
     )
     raised = await keep_alarm_in(conn, directory, misread, worker=worker)
     if words:
-        work = await locked(conn, directory, raised.case_id, worker=worker)
-        work.note("case.said", {"via": _VIA}, actor="caller", private={"text": words[:1000]})
-        await work.flush()
+        await _note_said(conn, directory, raised.case_id, words, worker=worker)
     return raised
 
 
@@ -486,8 +540,13 @@ async def _ring(
     number = said.get("number")
     owners = Owners() if number is None else await phone_book.owners(conn, directory.keyring, str(number))
     asked = [] if came.peer is None else await phone_out.asked_of(conn, bytes(came.peer))
-    # Whoever is protected and rings back has not been heard yet.
-    if owners.terminals or (owners.persons and not asked):
+    if owners.persons and not owners.terminals and (case_id := await _open_at(conn, owners)) is not None:
+        work = await locked(conn, directory, case_id, worker=worker)
+        work.note("case.rang", {}, actor="caller")
+        await work.flush()
+        return Handled(outcome="person rang", case_id=case_id)
+    # Whoever is protected and rings has not been heard yet.
+    if owners.terminals or (owners.persons and not asked and not await _answers_late(conn, came, owners)):
         terminal = owners.terminals[0] if owners.terminals else await _terminal_of_person(conn, owners)
         press = Press(
             terminal=terminal,
@@ -529,7 +588,8 @@ async def _answer(
     if said.answer is None or not meant:
         for one in meant or asked:
             await _say(conn, directory, one, message.text, worker=worker)
-        return Handled(outcome="said", case_id=asked[0].case_id)
+        again = [Reply(message.sender, await _again(conn, directory, asked[0]))] if said.unclear else []
+        return Handled(outcome="said", case_id=asked[0].case_id, replies=again)
     if len({one.case_id for one in meant}) > 1 or (
         # It may be meant for the one that has ended meanwhile.
         said.code is None and came.peer and await phone_out.another_ended(conn, bytes(came.peer), meant[0].case_id)
@@ -601,6 +661,16 @@ async def _which(conn: Connection, directory: Directory, meant: Sequence[Asked])
         return f"您有{len(open_ones)}个求助：{listed}。请回数字加字母，如{example}，说明是哪一个。"
     listed = ", ".join(said) + (", and more" if more else "")
     return f"{len(open_ones)} calls: {listed}. Answer digit and letters, as {example}, to say which."
+
+
+async def _again(conn: Connection, directory: Directory, one: Asked) -> str:
+    """Ask what is meant by a digit with words that say the opposite."""
+    case = await cases.by_id(conn, one.case_id)
+    sites = {site.id: site for site in await directory.sites(conn)}
+    site = None if case is None else sites.get(case.site_id)
+    if site is None or site.locale.startswith("zh"):
+        return "不明白您的意思。请只回数字：1赶来，2已到，0不能。"
+    return "Not clear. Please answer with the digit alone: 1 coming, 2 arrived, 0 cannot."
 
 
 def _zone(site: SiteView | None) -> ZoneInfo:

@@ -147,18 +147,16 @@ async def figures(conn: Connection) -> tuple[dict[str, int], int, float]:
 
 async def pin_refused(conn: Connection, mac: bytes) -> bool:
     """Was this PIN tried with its SIM, in whichever modem, and not right? `mac` is made of both."""
-    row = await (await conn.execute("SELECT EXISTS (SELECT FROM modem WHERE refused_pin = %s)", (mac,))).fetchone()
+    row = await (await conn.execute("SELECT EXISTS (SELECT FROM refused_pin WHERE mac = %s)", (mac,))).fetchone()
     return row == (True,)
 
 
-async def remember_pin(conn: Connection, modem: str, mac: bytes | None, *, replica: str, path: str) -> None:
-    """Remember which PIN is tried at a modem; None: it was right."""
-    await conn.execute(
-        "INSERT INTO modem (id, replica, path, state, since, refused_pin) "
-        "VALUES (%s, %s, %s, 'starting', onekey_now(), %s) "
-        "ON CONFLICT (id) DO UPDATE SET refused_pin = excluded.refused_pin",
-        (modem, replica, path, mac),
-    )
+async def remember_pin(conn: Connection, mac: bytes, *, refused: bool) -> None:
+    """Remember a PIN that is tried as refused, until it was right."""
+    if refused:
+        await conn.execute("INSERT INTO refused_pin (mac) VALUES (%s) ON CONFLICT (mac) DO NOTHING", (mac,))
+    else:
+        await conn.execute("DELETE FROM refused_pin WHERE mac = %s", (mac,))
 
 
 async def forget(conn: Connection, modem: str) -> None:

@@ -41,8 +41,6 @@ __all__ = [
 ]
 
 CHANNEL = "onekey_notice"
-_ANEW = ("procedure", "pressed_again")
-"""Reasons of notices that may ask somebody anew who has answered."""
 WORKER_LOCK = 0x776F726B
 LEASE = timedelta(seconds=2)
 """A worker that is silent for longer has lost what it was sending (D12)."""
@@ -197,8 +195,9 @@ async def asked_anew(conn: Connection, case_id: UUID) -> dict[UUID, int]:
     """
     cursor = await conn.execute(
         "SELECT n.leg_id, min(n.number) FROM notice n JOIN leg l ON l.id = n.leg_id "
-        "WHERE n.case_id = %s AND n.reason = ANY(%s) AND n.queued_at >= l.armed_at GROUP BY n.leg_id",
-        (case_id, list(_ANEW)),
+        "WHERE n.case_id = %s AND n.queued_at >= l.armed_at AND (n.reason = 'pressed_again' OR n.reason = 'procedure' "
+        "AND EXISTS (SELECT FROM answer a WHERE a.leg_id = n.leg_id AND a.at < n.queued_at)) GROUP BY n.leg_id",
+        (case_id,),
     )
     return dict(await cursor.fetchall())
 

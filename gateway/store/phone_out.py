@@ -36,6 +36,7 @@ __all__ = [
     "sent_since",
     "show",
     "strike",
+    "told_lately",
     "withdraw",
 ]
 
@@ -219,7 +220,8 @@ async def again(conn: Connection, job: str, *, after: timedelta, avoid: Sequence
 async def give_back(conn: Connection, job: str) -> None:
     """Let a job wait on as if nobody had taken it."""
     await conn.execute(
-        "UPDATE phone_out SET state = 'queued', worker = NULL, tries = tries - 1 WHERE id = %s AND state = 'sending'",
+        "UPDATE phone_out SET state = 'queued', worker = NULL, tries = tries - 1, "
+        "started_at = CASE WHEN tries > 1 THEN started_at END WHERE id = %s AND state = 'sending'",
         (job,),
     )
 
@@ -311,7 +313,9 @@ async def asked_of(conn: Connection, peer: bytes) -> list[Asked]:
     async with conn.cursor(row_factory=class_row(Asked)) as cursor:
         await cursor.execute(
             """
-            SELECT o.leg_id, o.case_id, max(o.number) AS number, min(o.code) AS code, l.role, l.party_id
+            SELECT o.leg_id, o.case_id, min(o.code) AS code, l.role, l.party_id, coalesce(
+                       -- A call that nobody picked up has said nothing that could be answered.
+                       max(o.number) FILTER (WHERE o.kind = 'sms' OR o.state = 'sent'), min(o.number)) AS number
             FROM phone_out o JOIN leg l ON l.id = o.leg_id JOIN cases c ON c.id = o.case_id
             WHERE o.peer = %s AND o.code IS NOT NULL AND o.started_at IS NOT NULL
               AND c.state <> 'closed' AND l.state NOT IN ('withdrawn', 'skipped')
@@ -324,16 +328,26 @@ async def asked_of(conn: Connection, peer: bytes) -> list[Asked]:
 
 
 async def another_ended(conn: Connection, peer: bytes, case_id: UUID) -> bool:
-    """Was a number told of this case while another one was open that ended a short while ago?"""
+    """Was a number told of this case while it had another emergency to answer, which ended a short while ago?"""
     cursor = await conn.execute(
         """
         SELECT EXISTS (
             SELECT FROM phone_out o JOIN cases c ON c.id = o.case_id
-            WHERE o.peer = %(peer)s AND o.case_id <> %(case)s AND o.started_at IS NOT NULL
-              AND c.closed_at > onekey_now() - interval '1 hour' AND c.closed_at > (
-                  SELECT min(started_at) FROM phone_out WHERE peer = %(peer)s AND case_id = %(case)s))
+            CROSS JOIN (SELECT min(queued_at) AS at FROM phone_out WHERE peer = %(peer)s AND case_id = %(case)s) AS told
+            WHERE o.peer = %(peer)s AND o.case_id <> %(case)s AND o.started_at IS NOT NULL AND c.class = 'emergency'
+              AND c.closed_at > onekey_now() - interval '1 hour' AND o.queued_at < told.at AND c.closed_at > told.at)
         """,
         {"peer": peer, "case": case_id},
+    )
+    return await cursor.fetchone() == (True,)
+
+
+async def told_lately(conn: Connection, peer: bytes) -> bool:
+    """Was a number told of some case today?"""
+    cursor = await conn.execute(
+        "SELECT EXISTS (SELECT FROM phone_out WHERE peer = %s AND leg_id IS NOT NULL AND started_at IS NOT NULL "
+        "AND queued_at > onekey_now() - interval '1 day')",
+        (peer,),
     )
     return await cursor.fetchone() == (True,)
 
@@ -400,8 +414,8 @@ async def report(
         return await found.fetchone()
 
 
-async def listing(conn: Connection, *, limit: int) -> list[tuple[Any, ...]]:
-    """Return what went out and came in lately, newest first, sealed as it is."""
+async def listing(conn: Connection, *, limit: int, reports: bool) -> list[tuple[Any, ...]]:
+    """Return what went out and came in lately, newest first, sealed as it is; `reports` of delivery as well."""
     cursor = await conn.execute(
         """
         SELECT * FROM (
@@ -415,10 +429,11 @@ async def listing(conn: Connection, *, limit: int) -> list[tuple[Any, ...]]:
             SELECT i.received_at, 'in', i.kind, i.modem, i.state, NULL, i.outcome, i.parts, i.case_id, i.sealed, k.id,
                    k.wrapped, 'phone_in'
             FROM phone_in i JOIN data_key k ON k.id = i.key_id
+            WHERE %(reports)s OR i.kind <> 'report'
             ORDER BY i.received_at DESC LIMIT %(limit)s
         ) AS came
         ORDER BY 1 DESC LIMIT %(limit)s
         """,
-        {"limit": limit},
+        {"limit": limit, "reports": reports},
     )
     return await cursor.fetchall()

@@ -59,7 +59,9 @@ _NUMBERS = re.compile(r"#(\d{1,10})\.(\d{1,10})\b")
 _AT = re.compile(r"@(\d{8}t\d{6})z")
 _IMEI = re.compile(r"(?<!\d)(\d{15})(?!\d)")
 _ID = re.compile(r"\bid\s*[:=]\s*([a-z0-9_-]{1,64})", re.IGNORECASE)
-_LABELS = re.compile(r"(?<![a-z])(?:imei|id|lat|lon|lng|bat|batt|battery|time)(?![a-z])")
+_LABELS = re.compile(
+    r"(?<![a-z])(?:alarm|imei|id|lat|lon|long|lng|bat|batt|battery|time|speed|signal)(?![a-z])|报警|告警|位置"
+)
 _MOST = 4_294_967_295
 
 

@@ -21,7 +21,7 @@ from uuid import UUID
 import uvloop
 
 from gateway.domain.case import DomainError, Fact
-from gateway.domain.outbox import DueNotice, GiveUp, Outcome, PartyAnswer, Sent, Tried, TryAgain
+from gateway.domain.outbox import CALLS, DueNotice, GiveUp, Outcome, PartyAnswer, Sent, Tried, TryAgain
 from gateway.keyring import Keyring
 from gateway.procedures.runner import Runner
 from gateway.service.apply_site import apply_site
@@ -296,7 +296,7 @@ def _outcome(notice: DueNotice) -> Outcome:
         return TryAgain("busy")
     if lucky < 0.06:
         return GiveUp("gone")
-    if notice.reason in outbox.CALLS and lucky > 0.75:
+    if notice.reason in CALLS and lucky > 0.75:
         answer = ("coming", "accepted", "arrived", "cannot")[int(chance(notice.leg_id, notice.number, "answer") * 4)]
         return Sent(200, answer=PartyAnswer(answer, minutes=7 if answer == "coming" else None))
     return Sent(200)

@@ -54,7 +54,8 @@ class Hub:
     def __init__(self) -> None:
         self.kept: dict[str, Arrived] = {}
         self.rings: list[str | None] = []
-        self.pins: dict[str, tuple[str, str] | None] = {}
+        self.pins: set[tuple[str, str]] = set()
+        self.tried: list[str] = []
         self.states: list[ModemState] = []
         self.broken = False
         self.forgets: list[list[str]] = []
@@ -84,10 +85,11 @@ class Hub:
             self.states.append(modem.state)
 
     async def pin_refused(self, sim: str, pin: str) -> bool:
-        return (sim, pin) in self.pins.values()
+        return (sim, pin) in self.pins
 
-    async def remember_pin(self, modem: str, sim: str, pin: str) -> None:
-        self.pins[modem] = (sim, pin) if pin else None
+    async def remember_pin(self, sim: str, pin: str, *, refused: bool) -> None:
+        self.tried.append(pin)
+        (self.pins.add if refused else self.pins.discard)((sim, pin))
 
     @property
     def texts(self) -> list[str]:
@@ -184,7 +186,8 @@ async def test_each_kind_is_brought_up_and_used(tmp_path: Path, persona: Persona
 async def test_the_right_pin_opens_the_sim(tmp_path: Path) -> None:
     async with bench(tmp_path, sim=Sim(OURS, pin="4711"), pin="4711") as one:
         await one.in_state(ModemState.READY)
-        assert one.hub.pins == {one.driver.id: None}
+        assert one.hub.tried == ["4711", "4711"]
+        assert one.hub.pins == set()
 
 
 async def test_a_wrong_pin_is_tried_once_and_never_again(tmp_path: Path) -> None:
@@ -204,7 +207,6 @@ async def test_a_wrong_pin_is_remembered_of_the_sim_and_not_of_the_modem(tmp_pat
     async with bench(tmp_path, sim=sim, hub=hub, pin="1234") as one:
         await one.in_state(ModemState.STOPPED)
     # The same SIM in another modem, and another SIM for which this PIN is right in the first one.
-    hub.pins = {"of another modem": hub.pins["861234567890123"]}
     async with bench(tmp_path, sim=sim, hub=hub, pin="1234") as one:
         await one.in_state(ModemState.STOPPED)
     assert sim.tries == 2
@@ -238,10 +240,25 @@ async def test_a_store_full_of_what_was_sent_is_emptied(tmp_path: Path) -> None:
 async def test_a_modem_that_does_not_delete_is_mended(tmp_path: Path) -> None:
     async with bench(tmp_path) as one:
         await one.in_state(ModemState.READY)
+        ((pdu, length),) = pdus(THEIRS, "old", reference=0)
+        for name, store in one.simulated._stores.items():
+            for place in range(2, one.simulated.persona.stores[name] + 1):
+                store[place] = _Stored(_SENT, pdu, length)
         one.simulated.faults.refuses["AT+CMGD"] = ["+CMS ERROR: 500"] * 20
         await one.receives("SOS")
         await one.until(lambda: one.driver.rung > 0)
-        await one.until(lambda: one.simulated.stored("SM") + one.simulated.stored("ME") == 0, 60)
+        await one.until(lambda: not one.simulated.faults.refuses["AT+CMGD"], 60)
+        await one.receives("help")
+
+
+async def test_one_message_that_cannot_be_deleted_takes_no_modem_out_of_service(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.simulated.faults.refuses["AT+CMGD"] = ["+CMS ERROR: 500"] * 1000
+        await one.receives("SOS")
+        await asyncio.sleep(3)
+        assert one.driver.rung == 0
+        await one.receives("help")
 
 
 async def test_answers_that_come_late_all_at_once_are_not_taken_for_those_of_other_commands(tmp_path: Path) -> None:
@@ -489,10 +506,10 @@ async def test_what_cannot_be_deleted_is_not_said_to_be_forgotten(tmp_path: Path
 
 async def test_a_pin_that_was_being_tried_when_we_died_locks_nobody_out(tmp_path: Path) -> None:
     sim, hub = Sim(OURS, pin="4711", open=True), Hub()
-    hub.pins["861234567890123"] = (sim.iccid, "4711")
+    hub.pins.add((sim.iccid, "4711"))
     async with bench(tmp_path, sim=sim, hub=hub, pin="4711") as one:
         await one.in_state(ModemState.READY)
-        assert hub.pins["861234567890123"] is None
+        assert hub.pins == set()
         one.simulated.reset()
         await one.until(lambda: one.driver.state is not ModemState.READY)
         await one.in_state(ModemState.READY)

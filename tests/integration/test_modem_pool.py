@@ -309,6 +309,33 @@ async def test_a_modem_that_was_carried_to_another_gateway_is_not_lost(
         port.unplug()
 
 
+async def test_one_that_comes_back_at_another_port_is_itself_and_two_alike_are_two(
+    racked: Callable[..., Any], tmp_path: Path
+) -> None:
+    async with racked({}) as rack:
+        settings = ModemSettings(path=str(tmp_path / "late*"))
+        rack.machine._settings = [*rack.machine._settings, settings]
+        imei = rack.machine.modems[0].id
+        clone, port = None, Port(tmp_path / "late0")
+        port.plug_in()
+        clone = Modem(rack.network, Sim(NUMBERS[1]), port.write, persona=SIM800, imei=imei)
+        port.feed = clone.feed
+        await rack.eventually(
+            "SELECT id, state FROM modem ORDER BY id", [(imei, "ready"), (f"{imei}@{port.path}", "ready")], timeout_s=30
+        )
+        clone.close()
+        port.unplug()
+        # The first one is taken out, and put in elsewhere.
+        rack.ports[0].unplug()
+        other = Port(tmp_path / "late1")
+        other.plug_in()
+        moved = Modem(rack.network, Sim(NUMBERS[0]), other.write, persona=SIM800, imei=imei)
+        other.feed = moved.feed
+        await rack.eventually("SELECT path, state FROM modem WHERE id = '" + imei + "'", [(str(other.path), "ready")])
+        moved.close()
+        other.unplug()
+
+
 async def test_one_that_no_measure_makes_hear_is_told_of(
     racked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,7 +416,7 @@ async def test_what_an_administrator_sees_and_sends(racked: Callable[..., Any], 
         assert [one.text for one in rack.read] == ["试一下"]
         await rack.network.text(NUMBERS[0], "谢谢", sender=THEIRS)
         await rack.eventually("SELECT count(*) FROM phone_in WHERE kind = 'message' AND state = 'handled'", [(1,)])
-        told = await onekey("log", "--json")
+        told = await onekey("log", "--all", "--json")
         assert {(one["way"], one["kind"], one["number"]) for one in json.loads(told)} == {
             ("out", "sms", "+86138****5678"),
             ("in", "report", "+86138****5678"),

@@ -273,6 +273,63 @@ async def test_whatever_a_protected_person_writes_somebody_looks(phones: Phones,
     assert [entry.data for entry in said if entry.kind == "case.said"] == [{"via": "sms", "text": words}]
 
 
+async def test_what_a_person_says_while_help_is_on_the_way_is_on_record_and_calls_nobody_again(phones: Phones) -> None:
+    raised = await phones.press()
+    done = await phones.says("我没事了，按错了", PERSON)
+    assert (done.outcome, done.case_id, list(done.notices)) == ("said", raised.case_id, [])
+    assert await rings(phones, PERSON, "a") == "person rang"
+    assert await phones.rows("SELECT urgency FROM cases") == [(1,)]
+    assert (await phones.says("救命", PERSON)).outcome == "alarm joined"
+
+
+async def test_courtesies_and_late_answers_of_persons_open_nothing(phones: Phones) -> None:
+    assert (await phones.says("谢谢！", PERSON)).outcome == "unmatched"
+    # Somebody who is protected, and is told of others as well.
+    async with phones.pool.connection() as conn, conn.transaction():
+        await phone_book.list_phone(
+            conn, phones.directory.keyring, kind="person", name="sim-person-00002", phone=GUARDIAN
+        )
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    await close_case(phones.pool, phones.directory, raised.case_id, outcome="helped", confirmed_by="a", note=None)
+    assert (await phones.says("1 到了", GUARDIAN)).outcome == "unmatched"
+    assert await rings(phones, GUARDIAN, "a") == "unmatched call"
+    assert await phones.rows("SELECT count(*) FROM cases") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "help me! lat:22.566901 long:114.051258 speed:0.00 14/08/09 06.54 F:3.85V,1,Signal:F imei:354776031555474",
+        "SOS求救 IMEI:860000000000001 位置:32.0603,118.7969",
+        "fall alarm 860000000000001",
+        "救命啊 id:3",
+    ],
+)
+async def test_terminals_that_nobody_registered_are_heard(phones: Phones, words: str) -> None:
+    assert (await phones.says(words, "+8613100000009")).outcome == "call for help"
+
+
+async def test_words_that_contradict_their_digit_are_asked_about(phones: Phones) -> None:
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    done = await phones.says("1 来不了", GUARDIAN)
+    assert done.outcome == "said"
+    assert "只回数字" in done.replies[0].text
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("delivered",)]
+
+
+async def test_an_unheard_call_makes_an_old_answer_no_answer_to_a_new_press(phones: Phones) -> None:
+    raised = await phones.press()
+    await phones.text_out(of(raised, "sim-guardian"))
+    again = await phones.press(seq=2)
+    await queue_text(phones, of(again, "sim-guardian"), None)
+    async with phones.pool.connection() as conn, conn.transaction():
+        await phone_out.lease(conn, phones.worker, modems=[MODEM], calling=[MODEM], limit=1)  # it rings
+    assert (await phones.says("1", GUARDIAN)).outcome == "answer coming"
+    assert await phones.rows("SELECT state FROM leg WHERE party_id = 'sim-guardian'") == [("pending",)]
+
+
 async def test_persons_without_a_terminal_are_cases_of_their_households(phones: Phones) -> None:
     await phones.rows("UPDATE terminal SET active = false RETURNING 1")
     other = "+8613700000077"
@@ -281,7 +338,7 @@ async def test_persons_without_a_terminal_are_cases_of_their_households(phones: 
     first = await phones.says("救命", PERSON)
     second = await phones.says("救命 我摔倒了", other, at=NOW.replace(second=20))
     third = await phones.says("不舒服", other, at=NOW.replace(second=25))
-    assert [done.outcome for done in (first, second, third)] == ["alarm opened", "alarm opened", "not understood"]
+    assert [done.outcome for done in (first, second, third)] == ["alarm opened", "alarm opened", "said"]
     assert first.case_id != second.case_id == third.case_id
     assert [len(done.notices) for done in (first, second)] == [6, 6]
     assert await phones.rows("SELECT count(DISTINCT household_id) FROM cases") == [(2,)]
@@ -350,9 +407,8 @@ async def test_with_two_cases_a_bare_digit_ends_nothing_and_a_letter_does(phones
     done = await phones.says("1b", GUARDIAN, at=NOW.replace(minute=33))
     assert (done.outcome, done.case_id) == ("answer coming", second.case_id)
     await close_case(phones.pool, phones.directory, second.case_id, outcome="helped", confirmed_by="a", note=None)
-    # It may be meant for the case that has ended a moment ago.
-    assert (await phones.says("2", GUARDIAN, at=NOW.replace(minute=34))).outcome == "ambiguous"
-    done = await phones.says("2a", GUARDIAN, at=NOW.replace(minute=35))
+    # Of the first one they were told alone: a bare digit is its.
+    done = await phones.says("2", GUARDIAN, at=NOW.replace(minute=34))
     assert (done.outcome, done.case_id) == ("answer arrived", first.case_id)
 
 
@@ -494,11 +550,16 @@ async def test_rings(phones: Phones) -> None:
     assert await rings(phones, "14700000001", "b") == "alarm repeated"
     assert await rings(phones, None, "c") == "stranger"
     assert await rings(phones, GUARDIAN, "d") == "unmatched call"
-    # Whoever is protected and rings wants something, also who only rings back.
-    assert await rings(phones, PERSON, "e") == "alarm repeated"
+    # Whoever is protected and rings wants something, also who only rings back; while help is on the way it is noted.
+    assert await rings(phones, PERSON, "e") == "person rang"
+    assert await phones.rows("SELECT count(*), max(urgency) FROM cases") == [(1, 1)]
+    (case,) = (await phones.rows("SELECT id FROM cases"))[0]
+    await close_case(phones.pool, phones.directory, case, outcome="helped", confirmed_by="a", note=None)
     await phones.rows("UPDATE terminal SET active = false RETURNING 1")
-    assert await rings(phones, PERSON, "f") == "alarm joined"
-    assert await phones.rows("SELECT count(*) FROM cases") == [(1,)]
+    assert await rings(phones, PERSON, "f") == "alarm opened"
+    assert await phones.rows("SELECT kinds, household_id IS NOT NULL FROM cases WHERE state = 'open'") == [
+        (["ring"], True)
+    ]
 
 
 async def test_nothing_of_a_closed_case_goes_out(phones: Phones) -> None:

@@ -70,7 +70,7 @@ def test_the_file_in_the_data_directory_is_read_also_where_the_environment_names
     ("modems", "words"),
     [
         ("/dev/ttyUSB0", "ONEKEY_MODEMS is no JSON"),
-        ('[{"path": "a", "number": "138 0000 0001"}]', "digits only"),
+        ('[{"path": "a", "number": "138 000O 0001"}]', "digits only"),
         ('[{"path": "a", "number": "10086"}]', "a whole number"),
         ('[{"path": "a", "pin": 4711}]', "in quotes"),
     ],

@@ -29,11 +29,15 @@ CREATE TABLE modem (
     since       timestamptz NOT NULL,
     seen_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     heard_at    timestamptz,                         -- when its store of messages was last read
-    refused_pin bytea,                               -- keyed hash of a PIN that was wrong: it is never tried again
     balance     numeric,
     balance_at  timestamptz,
     trouble     bigint NOT NULL DEFAULT 0,           -- numbers its troubles
     case_id     uuid REFERENCES cases                -- of the trouble that is open
+);
+
+CREATE TABLE refused_pin (                           -- PINs that were wrong, with the SIM: never tried again
+    mac      bytea PRIMARY KEY,                      -- keyed hash of both
+    tried_at timestamptz NOT NULL DEFAULT onekey_now()
 );
 
 CREATE TABLE phone_out (                             -- what is to go out: messages and calls
