@@ -15,7 +15,6 @@ class ModemOut(Out):
 
     id: Annotated[str, Field(description="Its IMEI, or its port and gateway while that is not known.")]
     gateway: Annotated[str, Field(description="Which gateway looks after it.")]
-    port: Annotated[str, Field(description="Its serial port there.")]
     state: Annotated[
         Literal["gone", "starting", "searching", "ready", "recovering", "stopped", "dead", "unknown"],
         Field(description="Only a ready one sends. stopped: somebody has to come. unknown: no gateway looks after it."),

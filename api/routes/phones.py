@@ -19,7 +19,6 @@ async def list_modems(pool: PoolDep) -> list[ModemOut]:
         ModemOut(
             id=one.id,
             gateway=one.replica,
-            port=one.path,
             state=one.state if one.fresh else "unknown",
             problem=one.problem,
             model=one.model,

@@ -196,9 +196,11 @@ class ModemPool:
         await self._arrivals.rang(modem, number)
 
     def named(self, modem: Modem, identity: Identity) -> Identity:
-        """Return who a modem is; some cheap ones all have one IMEI, and are told apart by their ports."""
+        """Return who a modem is; some cheap ones all have one IMEI, or tell none, and are told apart by their ports."""
+        if identity.id == modem.settings.path:
+            return replace(identity, id=str(modem.path))
         for other in self.modems:
-            if other is not modem and other.connected and identity.id in (other.id, other.id.partition("@")[0]):
+            if other is not modem and other.connected and other.id == identity.id:
                 _log.warning("two modems have the IMEI …%s: %s and %s", identity.id[-4:], other.path, modem.path)
                 return replace(identity, id=f"{identity.id}@{modem.path}")
         return identity

@@ -231,6 +231,15 @@ async def test_a_pool_that_is_started_again_serves_its_modems(racked: Callable[.
         await rack.eventually("SELECT state FROM phone_out", [("sent",)])
 
 
+async def test_a_pin_that_is_tried_is_refused_until_it_was_right(racked: Callable[..., Any]) -> None:
+    async with racked({}) as rack:
+        await rack.machine.remember_pin("8986", "1234", refused=True)
+        assert await rack.machine.pin_refused("8986", "1234")
+        assert not await rack.machine.pin_refused("8987", "1234")
+        await rack.machine.remember_pin("8986", "1234", refused=False)
+        assert not await rack.machine.pin_refused("8986", "1234")
+
+
 async def test_what_was_cancelled_before_it_began_is_asked_again(
     racked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,5 +119,5 @@ CREATE INDEX ON phone_in (received_at DESC);
 CREATE TRIGGER phone_out_announced AFTER INSERT OR UPDATE OF state ON phone_out
     FOR EACH STATEMENT EXECUTE FUNCTION announce('onekey_phone');
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON phone_book, modem, phone_out, phone_part, phone_in TO onekey_runtime;
+GRANT SELECT, INSERT, UPDATE, DELETE ON phone_book, modem, refused_pin, phone_out, phone_part, phone_in TO onekey_runtime;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO onekey_runtime;
