@@ -200,7 +200,7 @@ async def _record_case(
                 legs[leg.id] = await _delivered(conn, case, leg, one, newest=newest)
                 if answer is not None:
                     via = one.notice.spec.kind
-                    anew = await outbox.asked_anew(conn, case.id)
+                    anew = {} if newest else await outbox.asked_anew(conn, case.id)
                     overtaken = one.notice.number < anew.get(leg.id, 0)
                     await record_answer(conn, case, legs[leg.id], answer, via=via, writer=journal, overtaken=overtaken)
             case _:
