@@ -452,7 +452,8 @@ async def _open_at(conn: Connection, owners: Owners) -> UUID | None:
     """Return the emergency that is open where they live who write or ring."""
     cursor = await conn.execute(
         "SELECT c.id FROM cases c JOIN person p ON p.household_id = c.household_id WHERE p.id = ANY(%s) "
-        "AND c.class = 'emergency' AND c.state = 'open' ORDER BY c.opened_at DESC LIMIT 1",
+        # Locked: what is said while the case is being closed must not end up on the timeline of a closed one.
+        "AND c.class = 'emergency' AND c.state = 'open' ORDER BY c.opened_at DESC LIMIT 1 FOR UPDATE OF c",
         (list(owners.persons),),
     )
     row = await cursor.fetchone()

@@ -282,6 +282,17 @@ async def test_what_a_person_says_while_help_is_on_the_way_is_on_record_and_call
     assert (await phones.says("救命", PERSON)).outcome == "alarm joined"
 
 
+async def test_what_a_person_says_while_their_case_is_being_closed_is_looked_at(phones: Phones) -> None:
+    raised = await phones.press()
+    async with phones.pool.connection() as conn, conn.transaction():
+        await conn.execute("UPDATE cases SET state = 'closed', closed_at = onekey_now(), outcome = 'helped'")
+        saying = asyncio.create_task(phones.says("我胸口很痛", PERSON))
+        await asyncio.sleep(0.5)  # it waits for the lock of the case
+    done = await saying
+    assert done.outcome == "not understood"
+    assert done.case_id != raised.case_id
+
+
 async def test_courtesies_and_late_answers_of_persons_open_nothing(phones: Phones) -> None:
     assert (await phones.says("谢谢！", PERSON)).outcome == "unmatched"
     # Somebody who is protected, and is told of others as well.
