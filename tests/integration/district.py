@@ -183,6 +183,13 @@ class District:
                     "SELECT f.case_id, f.fact FROM fact f JOIN cases c ON c.id = f.case_id WHERE c.state <> 'closed'"
                 )
             ).fetchall()
+            closed = await (
+                await conn.execute(
+                    "SELECT c.id, c.closed_at FROM cases c WHERE c.state = 'closed' AND c.class = 'emergency' "
+                    "AND NOT EXISTS (SELECT FROM run r WHERE r.case_id = c.id AND r.procedure = 'complaint') "
+                    "ORDER BY c.closed_at, c.id"
+                )
+            ).fetchall()
         known = set(facts)
         wanted: list[tuple[datetime, str, Any]] = []
         for case, of_class, kinds, state, opened_at, owner, safe_at, terminal in cases:
@@ -200,6 +207,9 @@ class District:
                 wanted.append((opened_at + timedelta(minutes=3 + 20 * lucky), "restore", (case, terminal)))
             else:
                 wanted.append((opened_at + timedelta(hours=1 + 5 * lucky), "settle", case))
+        for case, closed_at in closed:
+            if chance(case, "complaint") < 0.1:
+                wanted.append((closed_at + timedelta(minutes=1), "complain", case))
         for task, name, planned_at, procedure in tasks:
             step = next(one for one in shipped()[procedure].steps if one.id == name)
             result = step.results[int(chance(task, "result") * len(step.results))]
@@ -243,8 +253,8 @@ class District:
                 await mark_safe(pool, directory, about, by="guardian")
             case "close":
                 await self._close(about, "hospital" if chance(about, "end") < 0.4 else "helped")
-                if chance(about, "complaint") < 0.1:
-                    await start_procedure(pool, directory, about, "complaint", by="seat-1", is_working_day=working)
+            case "complain":
+                await start_procedure(pool, directory, about, "complaint", by="seat-1", is_working_day=working)
             case "settle":
                 await self._close(about, "other")
             case "restore":
