@@ -1,8 +1,10 @@
 """Settings: read once, from flags, ``ONEKEY_…`` variables, a TOML file, in this order of precedence."""
 
+import difflib
 import os
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
@@ -21,6 +23,9 @@ __all__ = ["Broker", "ConfigError", "ModemSettings", "Settings", "load"]
 
 
 _MASK = "********"
+_PREFIX = "ONEKEY_"
+_ALIKE = 0.84
+"""How much a name must be like that of a setting to be a slip of the hand."""
 
 
 class ConfigError(Exception):
@@ -122,7 +127,7 @@ class ModemSettings(BaseModel):
 class Settings(BaseSettings):
     """Everything that can be set. Defaults run the whole system on one machine, on loopback."""
 
-    model_config = SettingsConfigDict(env_prefix="ONEKEY_", extra="forbid", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, validate_default=True)
 
     toml_file: ClassVar[Path | None] = None
 
@@ -319,12 +324,27 @@ def _masked(text: str) -> str:
     return f"{address['scheme']}://{who}{address['place']}{'?' if options else ''}{'&'.join(options)}"
 
 
+def _no_misspelt(names: Iterable[str]) -> None:
+    """Refuse a variable that was surely meant for a setting: unread, it would have another database used, or none.
+
+    Raises:
+        ConfigError: One of `names` is nearly that of a setting.
+    """
+    settings = [f"{_PREFIX}{name}".upper() for name in Settings.model_fields]
+    for name in names:
+        if name.upper().startswith(_PREFIX) and name.upper() not in settings:
+            meant = difflib.get_close_matches(name.upper(), settings, n=1, cutoff=_ALIKE)
+            if meant:
+                raise ConfigError(f"{name} in the environment is no setting: did you mean {meant[0]}?")
+
+
 def load(*, file: Path | None = None, **flags: object) -> Settings:
     """Read the settings. Flags that are None do not count.
 
     Raises:
-        ConfigError: A setting is unknown or wrong, or the file cannot be read.
+        ConfigError: A setting is unknown, misspelt or wrong, or the file cannot be read.
     """
+    _no_misspelt(os.environ)
     given = {name: value for name, value in flags.items() if value is not None}
     base = Path(str(given.get("data") or os.environ.get("ONEKEY_DATA") or platformdirs.user_data_path("onekey")))
     if file is None and (base / "onekey.toml").exists():

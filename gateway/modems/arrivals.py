@@ -10,8 +10,9 @@ from random import Random
 import psycopg
 
 from gateway.domain.outbox import DueNotice
-from gateway.modems.driver import Arrived
-from gateway.service.phone_messages import Handled, Reply, arrival, give_up, handle, ring
+from gateway.modems.mailbox import Arrived
+from gateway.service.phone.arrivals import arrival, give_up, handle, ring
+from gateway.service.phone.turn import Handled, Reply
 from gateway.service.raise_alarm import NoSite
 from gateway.store import phone_in
 from gateway.store.directory import Directory

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -19,14 +18,15 @@ from typing import Protocol
 from gateway.config import ModemSettings
 from gateway.domain.modems import CallState, ModemState
 from gateway.links.modem_port import ModemGone, ModemPort, ModemSilent, PortRefused
-from gateway.modems.bring_up import Identity, Refused, Setup, Stopped, bring_up, told
+from gateway.modems.bring_up import Identity, Refused, Setup, Stopped, bring_up
 from gateway.modems.calls import Call, Called
+from gateway.modems.mailbox import Arrived, Mailbox
 from gateway.modems.pace import Pace
 from protocols.gsm import replies
 from protocols.gsm.at import Notice
 from protocols.gsm.causes import Action, Cause, cause_of
 
-__all__ = ["Arrived", "Hub", "Modem", "NotSent"]
+__all__ = ["Hub", "Modem", "NotSent"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,20 +34,11 @@ _BOOTED = ("RDY", "*ATREADY", "NORMAL POWER DOWN", "POWERED DOWN", "+CPIN: NOT")
 _READY_AGAIN = ("SMS READY", "SMS DONE", "+QIND: SMS DONE", "CALL READY", "PB DONE", "+CPIN: READY")
 _RESETS = ("AT+CFUN=1,1", "AT+CRESET", "AT^RESET")
 _MOST_RINGS_WITHOUT_NUMBER = 2
+_SAME_CALL_S = 30.0
 _PATIENCE = 3
 _PORT_REFUSED_S = 5.0
 _DUPLICATE = 0xC5
 """Of a service centre that has a message already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """What a modem has for us, as it said it. ``index`` is its place in ``store``; None: it came by itself."""
-
-    pdu: str
-    length: int | None
-    store: str | None = None
-    index: int | None = None
 
 
 class NotSent(Exception):
@@ -127,6 +118,8 @@ class Modem:
         self.signal_dbm: int | None = None
         self.heard_at: datetime | None = None
         self.busy_with: str | None = None
+        self.beside: str | None = None
+        """What it sends while a call goes on."""
         self.paused_until_s = 0.0
         self.failures = 0
         self.barred: str | None = None
@@ -139,18 +132,24 @@ class Modem:
         self._registered: dict[str, bool] = {}
         self._denied = False
         self._wake = asyncio.Event()
-        self._arrived = False
-        self._direct: deque[Arrived] = deque()
+        self._mailbox = Mailbox(
+            lambda arrived: hub.keep(self.id, arrived),
+            lambda arrived: hub.forgotten(self.id, arrived),
+            name=lambda: self.id,
+            wake=self._wake.set,
+            pace=self.pace,
+        )
         self._rings: deque[str | None] = deque()
+        self._ringing: dict[str | None, float] = {}
         self._nameless = 0
         self._starts: deque[float] = deque()
-        self._undeleted = 0
         self._failed_s = 0.0
         self._booted = False
         self._again = False
         self._wrong: Exception | None = None
-        self._doubts: dict[tuple[str | None, int | None], int] = {}
         self._call: Call | None = None
+        self._alone = False
+        self._refused_beside = 0
         self._ussd: asyncio.Future[replies.Ussd] | None = None
 
     # How it is
@@ -163,7 +162,14 @@ class Modem:
     @property
     def ready(self) -> bool:
         """Can it send now?"""
-        return self.state is ModemState.READY and self.busy_with is None and time.monotonic() >= self.paused_until_s
+        idle = self.busy_with is None and self.beside is None
+        return self.state is ModemState.READY and idle and time.monotonic() >= self.paused_until_s
+
+    @property
+    def ready_beside(self) -> bool:
+        """Can it send while a call of ours goes on? Networks allow that (TS 23.040, 3.1); not all modules do."""
+        able = self._call is not None and not self._alone and self._refused_beside < _PATIENCE
+        return able and self.state is ModemState.READY and self.beside is None
 
     @property
     def connected(self) -> bool:
@@ -248,8 +254,9 @@ class Modem:
             self._show(ModemState.GONE, "nothing is plugged in there")
             await asyncio.sleep(self.pace.find_s)
         self._wake.clear()
-        self._booted = self._again = self._arrived = False
+        self._booted = self._again = self._mailbox.arrived = False
         self._wrong = None
+        self._ringing.clear()
         port = ModemPort(self.path, notice=self._heard)
         port.open()
         self._port = port
@@ -287,10 +294,12 @@ class Modem:
                 await self._set_again()
                 sweep_s = 0.0
             await self._take_rings()
-            await self._take_direct()
-            if self._arrived or now_s >= sweep_s:
-                self._arrived = False
-                await self._sweep()
+            await self._mailbox.take_direct()
+            if self._mailbox.arrived or now_s >= sweep_s:
+                self._mailbox.arrived = False
+                assert self._setup is not None
+                await self._mailbox.sweep(self._port, self._setup.stores)
+                self.heard_at = datetime.now(UTC)
                 sweep_s = now_s + self.pace.sweep_s
             if now_s >= look_s:
                 if self._call is None:
@@ -394,19 +403,16 @@ class Modem:
 
     def _heard(self, notice: Notice) -> None:
         line = notice.line.upper()
-        if notice.pdu is not None and line.startswith(("+CMT:", "+CDS:")):
-            length = replies.number_of(replies.fields(notice.line)[-1])
-            self._direct.append(Arrived(notice.pdu, length))
-        elif line.startswith(("+CMTI:", "+CDSI:", "+CMT:", "+CDS:", "^SMMEMFULL", "+SMS FULL")):
-            self._arrived = True
+        if self._mailbox.heard(notice):
+            pass
         elif line.startswith("+CLIP:"):  # calls of ours bring none
-            self._rings.append(replies.caller(notice.line))
             self._nameless = 0
+            self._rang(replies.caller(notice.line))
         elif line.startswith(("RING", "+CRING")) and self._call is None:
             self._nameless += 1
             if self._nameless > _MOST_RINGS_WITHOUT_NUMBER:
                 self._nameless = 0
-                self._rings.append(None)
+                self._rang(None)
         elif line.startswith("+CUSD:") and (said := replies.ussd(notice.line)) is not None:
             if self._ussd is not None and not self._ussd.done():
                 self._ussd.set_result(said)
@@ -427,96 +433,14 @@ class Modem:
             self._registered[known.domain] = known.registered
             self._denied = known.denied
 
-    # What arrives
+    # Who calls
 
-    async def _sweep(self) -> None:
-        """Give everything that has arrived to the caller, and let the modem forget it."""
-        assert self._setup is not None
-        found = [await self._empty(store) for store in self._setup.stores]
-        if not any(found):
-            with contextlib.suppress(Exception):  # it is said again with the next look
-                await self._hub.forgotten(self.id, ())
-        self.heard_at = datetime.now(UTC)
-
-    async def _take_direct(self) -> None:
-        """Give the caller what came by itself and lies nowhere else."""
-        if self._direct and await self._kept(direct := list(self._direct)):
-            for _ in direct:
-                self._direct.popleft()
-
-    async def _empty(self, store: str) -> bool:
-        """Take what lies in a store; False: nothing does."""
-        assert self._port is not None
-        assert self._setup is not None
-        if len(self._setup.stores) > 1:
-            await told(
-                self._port, f'AT+CPMS="{store}"', pace=self.pace, prefix="+CPMS:", timeout_s=2 * self.pace.command_s
-            )
-        answer = await told(self._port, "AT+CMGL=4", pace=self.pace, prefix="+CMGL:", timeout_s=self.pace.list_s)
-        stored = [one for one in replies.stored_messages(answer.lines) if one.index is not None]
-        found = [Arrived(one.pdu, one.length, store, one.index) for one in stored if not one.from_phone]
-        if not found:
-            if stored:
-                await self._make_room(store, [one.index for one in stored if one.index is not None])
-            return False
-        # What got damaged on the line is read again, a few times: once deleted nobody could.
-        found = [one for one in found if _sound(one) or self._doubted(one)]
-        if not found or not await self._kept(found):
-            return True
-        deleted: list[Arrived] = []
-        stuck = None
-        for one in found:
-            self._doubts.pop((store, one.index), None)
-            gone = await self._port.ask(f"AT+CMGD={one.index}", timeout_s=self.pace.command_s)
-            if gone.ok:
-                deleted.append(one)
-            else:
-                stuck = cause_of(gone.final)
-        self._undeleted = 0 if stuck is None else self._undeleted + 1
-        if stuck is not None and self._undeleted >= _PATIENCE and await self._is_full(store):
-            self._undeleted = 0
-            raise Refused("AT+CMGD", stuck)  # nothing arrives any more
-        with contextlib.suppress(Exception):  # it is said with the next look that finds nothing
-            if deleted:
-                await self._hub.forgotten(self.id, deleted)
-        return True
-
-    async def _make_room(self, store: str, mine: Sequence[int]) -> None:
-        """Delete what was sent or written by it, `mine`, if its store is so full of that that nothing can arrive."""
-        assert self._port is not None
-        if not await self._is_full(store):
-            return
-        _log.warning("modem %s: its store %s was full of %d messages that it had sent", self.id, store, len(mine))
-        for index in mine:
-            await self._port.ask(f"AT+CMGD={index}", timeout_s=self.pace.command_s)
-
-    async def _is_full(self, store: str) -> bool:
-        assert self._port is not None
-        answer = await self._port.ask("AT+CPMS?", prefix="+CPMS:", timeout_s=2 * self.pace.command_s)
-        used = replies.fill(answer.lines[0], store) if answer.ok and answer.lines else None
-        return used is not None and used[0] >= used[1]
-
-    def _doubted(self, one: Arrived) -> bool:
-        """Is a message that looks damaged to be taken as it is, since it looked so again and again?"""
-        doubts = self._doubts[one.store, one.index] = self._doubts.get((one.store, one.index), 0) + 1
-        if doubts < _PATIENCE:
-            asyncio.get_running_loop().call_later(self.pace.find_s, self._look_again)
-            return False
-        return True
-
-    async def _kept(self, arrived: Sequence[Arrived]) -> bool:
-        """Have messages kept; if they cannot be, the modem goes on holding them, and they are found again (I1)."""
-        try:
-            await self._hub.keep(self.id, arrived)
-        except Exception as exc:  # noqa: BLE001 # whatever it is that fails there, it is no fault of the modem
-            _log.error("modem %s: %d messages cannot be kept yet: %s", self.id, len(arrived), type(exc).__name__)
-            asyncio.get_running_loop().call_later(self.pace.find_s, self._look_again)
-            return False
-        return True
-
-    def _look_again(self) -> None:
-        self._arrived = True
-        self._wake.set()
+    def _rang(self, number: str | None) -> None:
+        """Note that somebody calls. It is said every few seconds, and is one call until it was hung up on."""
+        now_s = time.monotonic()
+        if now_s - self._ringing.get(number, -_SAME_CALL_S) >= _SAME_CALL_S:
+            self._ringing[number] = now_s
+            self._rings.append(number)
 
     async def _take_rings(self) -> None:
         """Note who calls, and hang up then: a call that waits keeps messages from arriving.
@@ -566,29 +490,36 @@ class Modem:
     async def send(self, pdu: str, length: int) -> int:
         """Send one message, and return the reference under which the network reports on it.
 
+        Beside a call it may be refused because of that; then it is no failure of the modem.
+
         Raises:
             NotSent: It was not taken, or nobody knows.
         """
-        port = self._port
+        port, beside = self._port, self._call is not None
         if port is None:
             raise NotSent("the modem is gone", Action.ELSEWHERE)
+        timeout_s = self.pace.beside_s if beside else self.pace.send_s
         try:
-            answer = await port.ask(f"AT+CMGS={length}", prefix="+CMGS:", body=pdu, timeout_s=self.pace.send_s)
+            answer = await port.ask(f"AT+CMGS={length}", prefix="+CMGS:", body=pdu, timeout_s=timeout_s)
         except ModemGone:
             self._wake.set()
             raise NotSent("the modem was pulled out", Action.ELSEWHERE, unsure=True) from None
         except ModemSilent as exc:
+            self._refused_beside += beside
             self._fail(exc)
             raise NotSent("the modem did not say whether it was sent", Action.ELSEWHERE, unsure=True) from None
         if answer.ok and not answer.lines:
             raise NotSent("the modem did not say under which reference it was sent", Action.ELSEWHERE, unsure=True)
         if not answer.ok:
             cause = cause_of(answer.final)
+            if beside and cause.action not in (Action.RECIPIENT, Action.DONE):
+                self._alone = True
+                self._refused_beside += 1
+                raise NotSent(f"not during a call: {cause.text}", Action.WAIT)
             if cause.action is Action.DONE and answer.final.code != _DUPLICATE:
                 cause = Cause(cause.text, Action.ELSEWHERE)
             if cause.action is Action.CLEAR_STORE:
-                self._arrived = True
-                self._wake.set()
+                self._mailbox.look_again()
             if cause.action is Action.OTHER_SIM:
                 self.barred = cause.text
                 self._hub.changed(self)
@@ -596,6 +527,8 @@ class Modem:
                 self._failed_once(Refused("AT+CMGS", cause))
             raise NotSent(cause.text, cause.action)
         self.failures, self.barred = 0, None
+        if beside:
+            self._refused_beside = 0
         reference = replies.number_of(replies.fields(answer.lines[0])[0])
         return -1 if reference is None else reference % 256
 
@@ -660,6 +593,7 @@ class Modem:
         if port is None:
             raise NotSent("the modem is gone", Action.ELSEWHERE)
         self._call = call = Call()
+        self._alone = False
         try:
             answer = await port.ask(f"ATD{number};", calls=True, timeout_s=max(20.0, self.pace.command_s))
             if not answer.ok:
@@ -689,13 +623,4 @@ class Modem:
         answer = await self._port.ask("AT+CHUP", timeout_s=self.pace.command_s)
         if not answer.ok:
             await self._port.ask("ATH", timeout_s=self.pace.command_s)
-
-
-def _sound(one: Arrived) -> bool:
-    """Has a message the length that the modem says it has? Some leave out the service centre in front."""
-    try:
-        octets = bytes.fromhex(one.pdu)
-    except ValueError:
-        return False
-    behind = len(octets) - 1 - octets[0] if octets else 0
-    return one.length in (None, len(octets), behind)
+        self._ringing.clear()  # whoever calls now calls again

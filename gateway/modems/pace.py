@@ -14,6 +14,7 @@ class Pace:
         command_s: How long most commands take at most.
         list_s: How long a full store may take to be read.
         send_s: How long the network may take to accept a message.
+        beside_s: How long it may take while a call goes on.
         look_s: How often signal and registration are asked for.
         sweep_s: How often the stores are read, whatever was told of them.
         sim_s: How long a SIM may be busy after power.
@@ -34,6 +35,7 @@ class Pace:
     command_s: float = 5.0
     list_s: float = 30.0
     send_s: float = 90.0
+    beside_s: float = 30.0
     look_s: float = 20.0
     sweep_s: float = 30.0
     sim_s: float = 60.0

@@ -27,13 +27,14 @@ from gateway.domain.outbox import DueNotice
 from gateway.keyring import ErasedKey, KeyringError
 from gateway.modems.arrivals import Arrivals
 from gateway.modems.bring_up import Identity
-from gateway.modems.driver import Arrived, Modem, NotSent
+from gateway.modems.driver import Modem, NotSent
+from gateway.modems.mailbox import Arrived
 from gateway.modems.pace import Pace
 from gateway.modems.texts import pdus
 from gateway.modems.watch import Watch
 from gateway.service import call_backs, modem_troubles
 from gateway.service.case_work import WorkingDay
-from gateway.service.phone_messages import Reply
+from gateway.service.phone.turn import Reply
 from gateway.service.phone_queue import about, enqueue_own
 from gateway.service.telemetry import store_states
 from gateway.store import modems as store
@@ -264,21 +265,27 @@ class ModemPool:
                 free = [modem for modem in self.modems if modem.ready and not self._spent(modem)]
                 if not (free and await self._give(worker, free, most_rank=_ALL)) and not urgent:
                     break
+            # Whoever is called may not pick up for half a minute: calls for help by SMS do not wait for that.
+            if talking := [modem for modem in self.modems if modem.ready_beside]:
+                await self._give(worker, talking, most_rank=_CALLS, beside=True)
 
-    async def _give(self, worker: int, free: list[Modem], *, most_rank: int) -> bool:
-        """Give what is due to those who are free; False: there was nothing, or something that none of them can do."""
+    async def _give(self, worker: int, free: list[Modem], *, most_rank: int, beside: bool = False) -> bool:
+        """Give what is due to those who are free; False: there was nothing, or something that none of them can do.
+
+        Those who are free only `beside` a call get messages.
+        """
         async with self._pool.connection() as conn, conn.transaction():
             jobs = await phone_out.lease(
                 conn,
                 worker,
                 modems=[modem.id for modem in free],
-                calling=[modem.id for modem in free if modem.settings.voice],
+                calling=[modem.id for modem in free if modem.settings.voice and not beside],
                 holding=[*self._doing, *self._unrecorded],
                 most_rank=most_rank,
                 limit=len(free),
             )
             known = {job.id: await phone_out.last_modem(conn, job.peer) for job in jobs}
-        left = [job for job in jobs if not self._begin(job, free, known[job.id])]
+        left = [job for job in jobs if not self._begin(job, free, known[job.id], beside=beside)]
         for job in left:
             async with self._pool.connection() as conn:
                 await phone_out.give_back(conn, job.id)
@@ -295,14 +302,17 @@ class ModemPool:
         """Has its SIM sent what it may for today?"""
         return self._sent.get(modem.id, 0) >= modem.settings.daily_limit
 
-    def _begin(self, job: Job, free: list[Modem], known: str | None) -> bool:
+    def _begin(self, job: Job, free: list[Modem], known: str | None, *, beside: bool) -> bool:
         """Give a job to the best of those who are free; False: none of them can do it."""
         able = [one for one in free if one.id not in job.avoid and (job.kind != "call" or one.settings.voice)]
         if not able:
             return False
         modem = max(able, key=lambda one: self._fitness(one, known))
         free.remove(modem)
-        modem.busy_with = job.id
+        if beside:
+            modem.beside = job.id
+        else:
+            modem.busy_with = job.id
         self._doing[job.id] = modem
         self._aside(partial(self._do, modem, job), name="modem-job")
         return True
@@ -334,7 +344,10 @@ class ModemPool:
             if job.tries >= _MOST_FAULTS:
                 await self._surely(lambda: self._end(job, "failed", modem.id, "a fault of the gateway"))
         finally:
-            modem.busy_with = None
+            if modem.beside == job.id:
+                modem.beside = None
+            else:
+                modem.busy_with = None
             self._doing.pop(job.id, None)
             self._wake.set()
 

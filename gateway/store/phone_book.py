@@ -1,6 +1,7 @@
 """Whose number it is that calls or writes: terminals by their address, parties and persons by a keyed hash."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from gateway.domain.phones import tail
 from gateway.keyring import ErasedKey, Keyring, KeyringError
 from gateway.store.pool import Connection
 
-__all__ = ["Owners", "list_all", "list_phone", "owners", "peer"]
+__all__ = ["Owners", "household_of", "is_terminal", "list_all", "list_phone", "owners", "peer", "terminal_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,3 +94,29 @@ async def owners(conn: Connection, keyring: Keyring, number: str) -> Owners:
     for kind, name in await cursor.fetchall():
         found[kind].append(name)
     return Owners(tuple(found["terminal"]), tuple(found["party"]), tuple(found["person"]))
+
+
+async def terminal_of(conn: Connection, persons: Sequence[str]) -> str | None:
+    """Return a terminal of the household of these persons."""
+    cursor = await conn.execute(
+        "SELECT t.public_id FROM person p JOIN assignment a ON a.household_id = p.household_id AND a.until IS NULL "
+        "JOIN terminal t ON t.uid = a.terminal_uid AND t.active WHERE p.id = ANY(%s) ORDER BY 1 LIMIT 1",
+        (list(persons),),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+async def household_of(conn: Connection, persons: Sequence[str]) -> str | None:
+    """Return where these persons live."""
+    cursor = await conn.execute(
+        "SELECT household_id FROM person WHERE id = ANY(%s) ORDER BY id LIMIT 1", (list(persons),)
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
+
+
+async def is_terminal(conn: Connection, terminal: str) -> bool:
+    """Is it registered?"""
+    cursor = await conn.execute("SELECT FROM terminal WHERE public_id = %s AND active", (terminal,))
+    return await cursor.fetchone() is not None

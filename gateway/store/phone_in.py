@@ -21,6 +21,7 @@ __all__ = [
     "handled",
     "of_all_since",
     "of_peer_since",
+    "open_emergency",
     "open_ones",
     "own_key",
     "parts_of",
@@ -258,3 +259,15 @@ async def clear_old(conn: Connection, *, after: timedelta) -> None:
         ),
     ):
         await conn.execute(statement.encode(), (longer,))
+
+
+async def open_emergency(conn: Connection, persons: Sequence[str]) -> UUID | None:
+    """Return the emergency that is open where these persons live, locked."""
+    cursor = await conn.execute(
+        "SELECT c.id FROM cases c JOIN person p ON p.household_id = c.household_id WHERE p.id = ANY(%s) "
+        # Locked: what is said while the case is being closed must not end up on the timeline of a closed one.
+        "AND c.class = 'emergency' AND c.state = 'open' ORDER BY c.opened_at DESC LIMIT 1 FOR UPDATE OF c",
+        (list(persons),),
+    )
+    row = await cursor.fetchone()
+    return None if row is None else row[0]

@@ -34,7 +34,18 @@ async def test_a_simulated_modem_is_looked_at_and_its_network_does_what_is_typed
         looking = await onekey(*options)
         out, _ = await asyncio.wait_for(looking.communicate(), 30)
         assert {one["name"]: one for one in json.loads(out)}["store ME"]["words"] == "1 of 255 messages"
-        modem.stdin.write(b"silent\n")
+        modem.stdin.write(b"modem 2\nsignal 3\nsim barred\n")
+        looking = await onekey(*options)
+        out, _ = await asyncio.wait_for(looking.communicate(), 30)
+        found = {one["name"]: one for one in json.loads(out)}
+        assert found["signal"]["good"] is False
+        assert found["signal"]["words"] == "-107 dBm: weak, move its antenna"
+        modem.stdin.write(b"sim out\n")
+        await asyncio.sleep(0.5)
+        looking = await onekey(*options)
+        out, _ = await asyncio.wait_for(looking.communicate(), 30)
+        assert [one["name"] for one in json.loads(out) if one["good"] is False] == ["SIM"]
+        modem.stdin.write(b"sim in\nsignal 21\nsilent\n")
         looking = await onekey(*options)
         out, _ = await asyncio.wait_for(looking.communicate(), 30)
         assert looking.returncode == 1

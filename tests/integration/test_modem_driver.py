@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -21,7 +22,8 @@ from gateway.domain.modems import CallState, ModemState
 from gateway.links.modem_port import ModemPort
 from gateway.modems.bring_up import Identity, bring_up
 from gateway.modems.checkup import checkup
-from gateway.modems.driver import Arrived, Modem, NotSent
+from gateway.modems.driver import Modem, NotSent
+from gateway.modems.mailbox import Arrived
 from gateway.modems.pace import Pace
 from gateway.modems.texts import pdus
 from protocols.gsm.causes import Action
@@ -544,15 +546,55 @@ async def test_a_terminal_that_calls_while_we_call_is_noted(tmp_path: Path) -> N
     async with bench(tmp_path) as one:
         await one.in_state(ModemState.READY)
         one.network.phone(THEIRS, picks_up_after_s=None)
-
-        async def progress(_: CallState) -> None:
-            return
-
-        calling = asyncio.create_task(one.driver.call(THEIRS, progress=progress))
+        calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
         await one.until(lambda: one.driver.calling)
         one.simulated.line.notice('+CLIP: "+8614700000001",145')
         await one.until(lambda: "+8614700000001" in one.hub.rings)
+        one.simulated.line.notice('+CLIP: "+8614700000001",145')
         assert (await calling).how is CallState.NO_ANSWER
+        assert one.hub.rings == ["+8614700000001"], "it goes on ringing, and is one call"
+        one.simulated.line.notice('+CLIP: "+8614700000001",145')
+        await one.until(lambda: len(one.hub.rings) == 2)  # the first was hung up on
+
+
+@pytest.mark.parametrize("persona", PERSONAS.values(), ids=PERSONAS)
+async def test_a_message_goes_out_while_a_call_goes_on(tmp_path: Path, persona: Persona) -> None:
+    async with bench(tmp_path, persona=persona) as one:
+        await one.in_state(ModemState.READY)
+        one.driver.pace = replace(PACE, ring_s=10.0)
+        one.network.phone(THEIRS, picks_up_after_s=150.0, presses="1", talks_for_s=200.0)
+        assert not one.driver.ready_beside
+        calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
+        await one.until(lambda: one.driver.ready_beside)
+        await one.send("beside a call")
+        assert not calling.done()
+        assert (await calling).keys == "1"
+        assert not one.driver.ready_beside
+
+
+async def test_one_that_refuses_messages_during_a_call_is_as_good_as_others_otherwise(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.network.phone(THEIRS, picks_up_after_s=1000.0)
+        for call in range(4):
+            calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
+            await one.until(lambda: one.driver.calling)
+            if call == 3:
+                assert not one.driver.ready_beside, "three calls are enough to know"
+            else:
+                await one.until(lambda: one.driver.ready_beside)
+                one.simulated.faults.refuses["AT+CMGS"] = ["+CMS ERROR: 302"]
+                with pytest.raises(NotSent, match="not during a call") as failure:
+                    await one.send("refused")
+                assert failure.value.action is Action.WAIT
+                assert not one.driver.ready_beside, "not again in this call"
+            assert (await calling).how is CallState.NO_ANSWER
+        assert one.driver.failures == 0
+        await one.send("after the calls")
+
+
+async def _nothing(_: CallState) -> None:
+    return
 
 
 async def test_a_call_that_cannot_be_kept_yet_is_kept_later(tmp_path: Path) -> None:

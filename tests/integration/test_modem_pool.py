@@ -23,7 +23,7 @@ from gateway.config import ModemSettings
 from gateway.domain.outbox import DueNotice
 from gateway.keyring import Keyring
 from gateway.modems import arrivals
-from gateway.modems.driver import Arrived
+from gateway.modems.mailbox import Arrived
 from gateway.modems.pool import ModemPool
 from gateway.service.apply_site import apply_site
 from gateway.service.phone_queue import enqueue_own
@@ -39,6 +39,9 @@ from tests.integration.test_modem_driver import PACE, THEIRS
 from tests.integration.test_phone_messages import SIM as TERMINAL_SIM
 from tests.integration.test_phone_messages import site_file
 
+SILENT = "+8613811112223"
+WHILE_CALLING = [("call", "sending"), ("sms", "sent")]
+AFTER_THE_CALL = [("call", "failed"), ("sms", "sent"), ("sms", "sent")]
 NUMBERS = ("+8613900000001", "+8613900000002")
 
 
@@ -385,6 +388,27 @@ async def test_a_call_for_help_knows_no_limit_while_another_modem_fails(racked: 
         await rack.eventually("SELECT state, modem FROM phone_out WHERE rank = 0", [("sent", limited.id)])
         # And that the operator bars the other SIM is told, though everything goes out.
         await rack.eventually("SELECT kinds, state FROM cases", [(["modem_lost"], "open")])
+
+
+async def test_a_call_for_help_by_sms_does_not_wait_for_a_call_of_the_only_modem(racked: Callable[..., Any]) -> None:
+    async with racked({}) as rack:
+        rack.network.phone(SILENT, picks_up_after_s=1000.0)
+        (modem,) = rack.machine.modems
+        modem.pace = replace(PACE, ring_s=8.0)
+        async with rack.pool.connection() as conn, conn.transaction():
+            call = await enqueue_own(conn, rack.directory, SILENT, "", rank=0)
+            await conn.execute("UPDATE phone_out SET kind = 'call' WHERE id = %s", (call,))
+        async with asyncio.timeout(10):
+            while not modem.ready_beside:
+                await asyncio.sleep(0.02)  # it dials
+        await rack.queue("a battery is low", rank=3)
+        await rack.queue("help", rank=0)
+        await rack.eventually("SELECT kind, state FROM phone_out WHERE rank = 0 ORDER BY kind", WHILE_CALLING)
+        assert modem.calling
+        assert await rack.rows("SELECT state FROM phone_out WHERE rank = 3") == [("queued",)]
+        # Nobody picks up; then the rest goes out.
+        await rack.eventually("SELECT kind, state FROM phone_out ORDER BY kind, rank", AFTER_THE_CALL)
+        assert [one.text for one in rack.read] == ["help", "a battery is low"]
 
 
 async def test_the_same_octets_are_another_message_after_an_answer_to_a_deletion_was_lost(

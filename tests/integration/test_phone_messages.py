@@ -21,7 +21,8 @@ from gateway.service.case_commands import close_case
 from gateway.service.case_work import locked
 from gateway.service.climb_ladders import climb_legs
 from gateway.service.due import lease_due
-from gateway.service.phone_messages import Handled, arrival, give_up, handle, ring
+from gateway.service.phone.arrivals import arrival, give_up, handle, ring
+from gateway.service.phone.turn import Handled
 from gateway.service.phone_queue import Letter, enqueue_notice
 from gateway.service.raise_alarm import Press, raise_alarm
 from gateway.service.record import record_attempts

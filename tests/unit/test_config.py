@@ -83,6 +83,24 @@ def test_modems_that_are_set_wrongly_are_refused_in_words(
         load()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("ONEKEY_DATABSE", "ONEKEY_DATABASE"), ("ONEKEY_MODEM", "ONEKEY_MODEMS"), ("onekey_data_dir", "ONEKEY_DATA")],
+)
+def test_a_setting_that_is_misspelt_in_the_environment_is_refused_by_its_right_name(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
+        load()
+
+
+def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEKEY_API_KEY", "of a script")
+    monkeypatch.setenv("ONEKEY_SEATS", "4")
+    load()
+
+
 def test_a_relative_directory_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load(data="here").data == tmp_path / "here"

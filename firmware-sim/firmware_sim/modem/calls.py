@@ -70,7 +70,7 @@ class Calls(Chassis):
         number = text.lstrip("TPtp ").rstrip(";").strip()
         if not text.rstrip().endswith(";") or not re.fullmatch(r"[+*#0-9]+", number):
             raise Fails("NO CARRIER")
-        if not self.registered:
+        if not self.registered or self.faults.barred:
             raise Fails("NO CARRIER")
         call = self.network.dial(number, caller=self.number)
         self._calls.append(call)

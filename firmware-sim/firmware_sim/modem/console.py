@@ -19,11 +19,19 @@ from protocols.gsm.tpdu import Submit
 __all__ = ["HELP", "Desk", "run"]
 
 HELP = """\
-text FROM WORDS     write to the first modem from a phone
-ring FROM           call the first modem
+text FROM WORDS     write to the modem from a phone
+ring FROM           call the modem
 phone NUMBER [busy|off|silent|KEYS]   have a phone: busy, switched off, never picked up, or pressing keys in a call
-reset | silent | speaks | unplug | plug | nonetwork | network     what happens to the first modem
+modem N             what follows happens to the modem N; at first that is 1
+reset | silent | speaks | unplug | plug
+network | nonetwork | denied | deaf     deaf: as if all were well, but nothing arrives
+signal 0-31         how strong it is; 99: unknown
+sim in | out | barred | good            barred: the network takes nothing from it
+noise PERCENT       so much of what it says is garbage
 quit"""
+
+_REGISTERED = {"network": 1, "nonetwork": 0, "denied": 3}
+_SIM = ("in", "out", "barred", "good")
 
 
 class Desk:
@@ -37,6 +45,8 @@ class Desk:
         self._modems = modems
         self._ports = ports
         self._say = say
+        self._place = 0
+        self._sims = [modem.sim for modem in modems]
         network.taking = self._took
 
     def _took(self, modem: str, message: Submit) -> None:
@@ -57,7 +67,7 @@ class Desk:
         """Do what a line says; False: it is to end."""
         word, _, rest = line.strip().partition(" ")
         number, _, more = rest.strip().partition(" ")
-        modem, port = self._modems[0], self._ports[0]
+        modem, port = self._modems[self._place], self._ports[self._place]
         match word:
             case "":
                 pass
@@ -69,6 +79,8 @@ class Desk:
                 self._follow(self._network.call(modem.number, caller=number))
             case "phone" if number:
                 self._phone(number, more.strip())
+            case "modem" if number.isdecimal() and 0 < int(number) <= len(self._modems):
+                self._place = int(number) - 1
             case "reset":
                 modem.reset()
             case "silent" | "speaks":
@@ -78,11 +90,28 @@ class Desk:
             case "plug":
                 port.unplug()
                 port.plug_in()
-            case "nonetwork" | "network":
-                modem.register(1 if word == "network" else 0)
+            case "nonetwork" | "network" | "denied":
+                modem.register(_REGISTERED[word])
+                modem.faults.deaf = False
+            case "deaf":
+                modem.faults.deaf = True
+            case "signal" if number.isdecimal() and (int(number) <= 31 or number == "99"):
+                modem.faults.signal = int(number)
+            case "sim" if number in _SIM:
+                self._sim(number)
+            case "noise" if number.isdecimal() and int(number) <= 100:
+                modem.faults.noise = int(number) / 100
             case _:
                 self._say(HELP)
         return True
+
+    def _sim(self, word: str) -> None:
+        modem = self._modems[self._place]
+        modem.faults.barred = word == "barred"
+        there = self._sims[self._place] if word != "out" else None
+        if modem.sim is not there:
+            modem.sim = there
+            modem.reset()  # as most do when it is put in or taken out
 
     def _phone(self, number: str, habit: str) -> None:
         phone = self._network.phone(number, hears=self._arrived, busy=habit == "busy", reachable=habit != "off")

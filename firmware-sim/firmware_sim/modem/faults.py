@@ -14,6 +14,7 @@ class Faults:
         refuses: Lines with which the next commands end that begin with the key.
         noise: So much of what it says is garbage, from 0 to 1.
         slow: Seconds by which answers to commands come late that begin with the key.
+        barred: The network takes no message and no call from its SIM, as when the bill was not paid.
         deaf: Nothing from the network reaches it until its radio is off and on, though it says that all is well.
         lost_answers: How many answers to messages get lost though the messages are sent.
         signal: As in +CSQ; 99: unknown.
@@ -23,6 +24,7 @@ class Faults:
     silent: bool = False
     refuses: dict[str, list[str]] = field(default_factory=dict)
     slow: dict[str, float] = field(default_factory=dict)
+    barred: bool = False
     deaf: bool = False
     noise: float = 0.0
     lost_answers: int = 0

@@ -226,6 +226,8 @@ class Messages(Chassis):
             return [f"+CMGW: {place}"]
         if not self.registered:
             raise cms(331)
+        if self.faults.barred:
+            raise cms(8)
         try:
             reference = self.network.submit(self, message)
         except Refused as refused:
