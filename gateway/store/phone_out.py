@@ -342,12 +342,12 @@ async def another_ended(conn: Connection, peer: bytes, case_id: UUID) -> bool:
     return await cursor.fetchone() == (True,)
 
 
-async def told_lately(conn: Connection, peer: bytes) -> bool:
-    """Was a number told of some case today?"""
+async def told_lately(conn: Connection, peer: bytes, *, within: timedelta) -> bool:
+    """Was a number told of some case a short while ago?"""
     cursor = await conn.execute(
         "SELECT EXISTS (SELECT FROM phone_out WHERE peer = %s AND leg_id IS NOT NULL AND started_at IS NOT NULL "
-        "AND queued_at > onekey_now() - interval '1 day')",
-        (peer,),
+        "AND queued_at > onekey_now() - %s)",
+        (peer, within),
     )
     return await cursor.fetchone() == (True,)
 

@@ -307,6 +307,13 @@ async def test_courtesies_and_late_answers_of_persons_open_nothing(phones: Phone
     assert (await phones.says("1 到了", GUARDIAN)).outcome == "unmatched"
     assert await rings(phones, GUARDIAN, "a") == "unmatched call"
     assert await phones.rows("SELECT count(*) FROM cases") == [(1,)]
+    # What is no answer may be about themselves, and who rings an hour later does not ring back.
+    done = await phones.says("我胸口很痛", GUARDIAN)
+    assert done.outcome == "not understood"
+    assert done.case_id is not None
+    await close_case(phones.pool, phones.directory, done.case_id, outcome="helped", confirmed_by="a", note=None)
+    await phones.rows("UPDATE phone_out SET queued_at = queued_at - interval '2 hours' RETURNING 1")
+    assert (await rings(phones, GUARDIAN, "b")).startswith("alarm")
 
 
 @pytest.mark.parametrize(

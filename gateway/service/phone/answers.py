@@ -14,10 +14,16 @@ from gateway.store import cases, outbox, phone_out
 from gateway.store.directory import SiteView
 from gateway.store.phone_out import Asked
 
-__all__ = ["take_answer", "take_ring_of_party"]
+__all__ = ["reads_as_answer", "take_answer", "take_ring_of_party"]
 
 _VIA = "sms"
 _MOST_NAMED = 3
+
+
+def reads_as_answer(message: Message) -> bool:
+    """Is a text an answer, whatever to? Other words of somebody who is protected may be about themselves."""
+    said = read_answer(message.text)
+    return said.answer is not None or said.unclear
 
 
 async def take_answer(turn: Turn, message: Message, asked: Sequence[Asked]) -> Handled:

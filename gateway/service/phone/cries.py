@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from gateway.domain.kinds import RING
 from gateway.service.case_work import locked
-from gateway.service.phone.answers import take_answer, take_ring_of_party
+from gateway.service.phone.answers import reads_as_answer, take_answer, take_ring_of_party
 from gateway.service.phone.message import Message, alarm_of
 from gateway.service.phone.turn import Handled, Turn
 from gateway.service.quarantine import Misread, keep_alarm_in
@@ -29,7 +29,7 @@ _STRANGERS_HOUR = 500
 _CRIES_HOUR = 3
 _ALL_CRIES_HOUR = 60
 _SHORT = 30
-_HOUR = timedelta(hours=1)
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _CRY, _BROKEN = "call for help", "broken"
 _VIA = "sms"
 _COURTESIES = frozenset(
@@ -66,7 +66,7 @@ async def take_message(turn: Turn, message: Message) -> Handled:
         return await _call_for_help(turn, message, alarm, owners)
     if owners.terminals:
         return await _misread(turn, message, owners)
-    if owners.persons and not await _answers_late(turn, owners):
+    if owners.persons and not (reads_as_answer(message) and await _answers_late(turn, owners, within=_DAY)):
         return await _from_person(turn, message, owners)
     if owners.known:
         await _tell(turn, "phone.unmatched")
@@ -182,9 +182,11 @@ def _raised(raised: Raised, press: Press) -> Handled:
     return Handled(outcome=f"alarm {raised.how}", case_id=raised.case_id, notices=raised.notices, state=state)
 
 
-async def _answers_late(turn: Turn, owners: Owners) -> bool:
+async def _answers_late(turn: Turn, owners: Owners, *, within: timedelta) -> bool:
     """Is it somebody who is told of others as well, and was a short while ago? What they say is about that."""
-    return bool(owners.parties) and turn.peer is not None and await phone_out.told_lately(turn.conn, turn.peer)
+    if not owners.parties or turn.peer is None:
+        return False
+    return await phone_out.told_lately(turn.conn, turn.peer, within=within)
 
 
 async def _from_person(turn: Turn, message: Message, owners: Owners) -> Handled:
@@ -283,7 +285,7 @@ async def take_ring(turn: Turn, said: dict[str, Any]) -> Handled:
         await work.flush()
         return Handled(outcome="person rang", case_id=case_id)
     # Whoever is protected and rings has not been heard yet.
-    if owners.terminals or (owners.persons and not asked and not await _answers_late(turn, owners)):
+    if owners.terminals or (owners.persons and not asked and not await _answers_late(turn, owners, within=_HOUR)):
         terminal = owners.terminals[0] if owners.terminals else await phone_book.terminal_of(turn.conn, owners.persons)
         press = Press(
             terminal=terminal,
