@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
@@ -324,17 +324,20 @@ def _masked(text: str) -> str:
     return f"{address['scheme']}://{who}{address['place']}{'?' if options else ''}{'&'.join(options)}"
 
 
-def _no_misspelt(names: Iterable[str]) -> None:
+def _no_misspelt(environment: Mapping[str, str], given: Iterable[str]) -> None:
     """Refuse a variable that was surely meant for a setting: unread, it would have another database used, or none.
 
+    Kubernetes sets variables by itself that look like ours where a service has such a name; those hold an address.
+
     Raises:
-        ConfigError: One of `names` is nearly that of a setting.
+        ConfigError: A name is nearly that of a setting that is set neither there nor by what is `given`.
     """
     settings = [f"{_PREFIX}{name}".upper() for name in Settings.model_fields]
-    for name in names:
-        if name.upper().startswith(_PREFIX) and name.upper() not in settings:
+    known = {name.upper() for name in environment} | {f"{_PREFIX}{name}".upper() for name in given}
+    for name, value in environment.items():
+        if name.upper().startswith(_PREFIX) and name.upper() not in settings and not value.startswith("tcp://"):
             meant = difflib.get_close_matches(name.upper(), settings, n=1, cutoff=_ALIKE)
-            if meant:
+            if meant and meant[0] not in known:
                 raise ConfigError(f"{name} in the environment is no setting: did you mean {meant[0]}?")
 
 
@@ -344,8 +347,8 @@ def load(*, file: Path | None = None, **flags: object) -> Settings:
     Raises:
         ConfigError: A setting is unknown, misspelt or wrong, or the file cannot be read.
     """
-    _no_misspelt(os.environ)
     given = {name: value for name, value in flags.items() if value is not None}
+    _no_misspelt(os.environ, given)
     base = Path(str(given.get("data") or os.environ.get("ONEKEY_DATA") or platformdirs.user_data_path("onekey")))
     if file is None and (base / "onekey.toml").exists():
         file = base / "onekey.toml"

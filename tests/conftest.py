@@ -48,9 +48,12 @@ class Stock:
         self._dropped: list[Future[None]] = []
 
     def take(self) -> str:
-        name = (self._next or self._thread.submit(self._make)).result()
-        self._next = self._thread.submit(self._make)
-        return name
+        ahead, self._next = self._next, None
+        name = None if ahead is None or ahead.exception() is not None else ahead.result()
+        try:
+            return name or self._thread.submit(self._make).result()
+        finally:
+            self._next = self._thread.submit(self._make)
 
     def give_back(self, name: str) -> None:
         self._dropped.append(self._thread.submit(self._do, "DROP DATABASE {} WITH (FORCE)", name))

@@ -19,6 +19,7 @@ __all__ = ["Call", "Called"]
 
 _PRESSED = ("+DTMF:", "+RXDTMF:", "+QTONEDET:")
 _MOVES = ("MO RING", "MO CONNECTED", "VOICE CALL", "^DSCI", "^ORIG", "^CONF", "^CONN", "^CEND")
+_PICKED_UP = ("MO CONNECTED", "^CONN:")
 _STATES = {2: CallState.DIALLING, 3: CallState.RINGING, 0: CallState.PICKED_UP}
 
 
@@ -33,26 +34,47 @@ class Called:
 
 
 class Call:
-    """A call, from the moment it is dialled."""
+    """A call, from the moment it is dialled.
+
+    Attributes:
+        alone: Nothing else can be done while it goes on.
+        watched: The list of calls was asked for all the time, so that nothing of it went unseen.
+    """
 
     def __init__(self) -> None:
+        self.alone = False
+        self.watched = True
         self._how: CallState | None = None
         self._detail = ""
         self._rang = False
         self._picked_up = False
         self._keys = ""
         self._changed = asyncio.Event()
+        self._until_s = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """How long it may go on; 0: it has not begun, or is over."""
+        return 0.0 if self._how is not None or self._keys else max(0.0, self._until_s - time.monotonic())
 
     def end(self, how: CallState, detail: str) -> None:
         """It is over; what ended it first counts."""
         if self._how is None:
-            self._how, self._detail = how, detail
+            lost = how is CallState.FAILED and self._picked_up
+            self._how, self._detail = CallState.HUNG_UP if lost else how, detail
             self._changed.set()
+
+    def so_far(self, detail: str) -> Called | None:
+        """Return how it ended as far as anybody knows, the modem being lost; None: nobody had picked up."""
+        if not self._picked_up:
+            return None
+        return Called(CallState.HUNG_UP, picked_up=True, keys=self._keys, detail=detail)
 
     def heard(self, line: str) -> bool:
         """Take what a modem says, in capital letters, if it is about the call."""
         if line.startswith(("NO CARRIER", "VOICE CALL: END")):
-            ended = CallState.HUNG_UP if self._picked_up else CallState.NO_ANSWER if self._rang else CallState.FAILED
+            rang = self._rang or not self.watched
+            ended = CallState.HUNG_UP if self._picked_up else CallState.NO_ANSWER if rang else CallState.FAILED
             self.end(ended, "the other side or the network ended it")
         elif line.startswith("BUSY"):
             self.end(CallState.BUSY, "busy")
@@ -65,6 +87,8 @@ class Call:
             self._picked_up = True
             self._changed.set()
         elif line.startswith(_MOVES):
+            self._rang |= line.startswith("MO RING")
+            self._picked_up |= line.startswith(_PICKED_UP)
             self._changed.set()
         else:
             return False
@@ -81,7 +105,7 @@ class Call:
             ModemGone: The modem was pulled out.
             ModemSilent: It does not answer any more.
         """
-        until_s = time.monotonic() + ring_s
+        self._until_s = time.monotonic() + ring_s
         seen = CallState.DIALLING
         while self._how is None:
             lines = (await port.ask("AT+CLCC", prefix="+CLCC:", timeout_s=pace.command_s)).lines
@@ -97,9 +121,9 @@ class Call:
                     self._rang = True
                 if now is CallState.PICKED_UP:
                     self._picked_up = True
-                    until_s = time.monotonic() + pace.talk_s
+                    self._until_s = time.monotonic() + pace.talk_s
                 await progress(now)
-            if self._keys or time.monotonic() > until_s:
+            if self._keys or time.monotonic() > self._until_s:
                 self.end(CallState.HUNG_UP if self._picked_up else CallState.NO_ANSWER, "hung up by us")
                 break
             with contextlib.suppress(TimeoutError):

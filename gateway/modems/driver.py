@@ -34,7 +34,7 @@ _BOOTED = ("RDY", "*ATREADY", "NORMAL POWER DOWN", "POWERED DOWN", "+CPIN: NOT")
 _READY_AGAIN = ("SMS READY", "SMS DONE", "+QIND: SMS DONE", "CALL READY", "PB DONE", "+CPIN: READY")
 _RESETS = ("AT+CFUN=1,1", "AT+CRESET", "AT^RESET")
 _MOST_RINGS_WITHOUT_NUMBER = 2
-_SAME_CALL_S = 30.0
+_SAME_CALL_S = 10.0
 _PATIENCE = 3
 _PORT_REFUSED_S = 5.0
 _DUPLICATE = 0xC5
@@ -42,12 +42,16 @@ _DUPLICATE = 0xC5
 
 
 class NotSent(Exception):
-    """A message was not taken. ``action`` says what to do with it; ``unsure``: it may have been taken all the same."""
+    """A message was not taken. ``action`` says what to do with it; ``unsure``: it may have been taken all the same.
 
-    def __init__(self, text: str, action: Action, *, unsure: bool = False) -> None:
+    ``beside``: it was tried during a call, and that may be why.
+    """
+
+    def __init__(self, text: str, action: Action, *, unsure: bool = False, beside: bool = False) -> None:
         super().__init__(text)
         self.action = action
         self.unsure = unsure
+        self.beside = beside
 
 
 class Hub(Protocol):
@@ -148,8 +152,8 @@ class Modem:
         self._again = False
         self._wrong: Exception | None = None
         self._call: Call | None = None
-        self._alone = False
         self._refused_beside = 0
+        self._refused_s = 0.0
         self._ussd: asyncio.Future[replies.Ussd] | None = None
 
     # How it is
@@ -168,8 +172,12 @@ class Modem:
     @property
     def ready_beside(self) -> bool:
         """Can it send while a call of ours goes on? Networks allow that (TS 23.040, 3.1); not all modules do."""
-        able = self._call is not None and not self._alone and self._refused_beside < _PATIENCE
-        return able and self.state is ModemState.READY and self.beside is None
+        call = self._call
+        if call is None or call.alone or call.left_s < self.pace.beside_s / 3:
+            return False
+        if self._refused_beside >= _PATIENCE and time.monotonic() - self._refused_s < self.pace.healthy_s:
+            return False
+        return self.state is ModemState.READY and self.beside is None and self.barred is None
 
     @property
     def connected(self) -> bool:
@@ -439,8 +447,8 @@ class Modem:
         """Note that somebody calls. It is said every few seconds, and is one call until it was hung up on."""
         now_s = time.monotonic()
         if now_s - self._ringing.get(number, -_SAME_CALL_S) >= _SAME_CALL_S:
-            self._ringing[number] = now_s
             self._rings.append(number)
+        self._ringing[number] = now_s
 
     async def _take_rings(self) -> None:
         """Note who calls, and hang up then: a call that waits keeps messages from arriving.
@@ -495,27 +503,34 @@ class Modem:
         Raises:
             NotSent: It was not taken, or nobody knows.
         """
-        port, beside = self._port, self._call is not None
+        port, call = self._port, self._call
         if port is None:
             raise NotSent("the modem is gone", Action.ELSEWHERE)
-        timeout_s = self.pace.beside_s if beside else self.pace.send_s
+        timeout_s = self.pace.send_s
+        if call is not None:
+            timeout_s = min(self.pace.beside_s, max(call.left_s, self.pace.beside_s / 3))
+            call.watched = False
         try:
             answer = await port.ask(f"AT+CMGS={length}", prefix="+CMGS:", body=pdu, timeout_s=timeout_s)
         except ModemGone:
             self._wake.set()
             raise NotSent("the modem was pulled out", Action.ELSEWHERE, unsure=True) from None
         except ModemSilent as exc:
-            self._refused_beside += beside
-            self._fail(exc)
-            raise NotSent("the modem did not say whether it was sent", Action.ELSEWHERE, unsure=True) from None
+            if call is None:
+                self._fail(exc)
+            else:  # the call goes on; whether the modem answers at all is seen there
+                self._refused(call)
+                await self._quieten(port)
+            raise NotSent(
+                "the modem did not say whether it was sent", Action.ELSEWHERE, unsure=True, beside=call is not None
+            ) from None
         if answer.ok and not answer.lines:
             raise NotSent("the modem did not say under which reference it was sent", Action.ELSEWHERE, unsure=True)
         if not answer.ok:
             cause = cause_of(answer.final)
-            if beside and cause.action not in (Action.RECIPIENT, Action.DONE):
-                self._alone = True
-                self._refused_beside += 1
-                raise NotSent(f"not during a call: {cause.text}", Action.WAIT)
+            if call is not None and cause.action not in (Action.RECIPIENT, Action.DONE, Action.OTHER_SIM):
+                self._refused(call)
+                raise NotSent(f"not during a call: {cause.text}", Action.WAIT, beside=True)
             if cause.action is Action.DONE and answer.final.code != _DUPLICATE:
                 cause = Cause(cause.text, Action.ELSEWHERE)
             if cause.action is Action.CLEAR_STORE:
@@ -527,10 +542,25 @@ class Modem:
                 self._failed_once(Refused("AT+CMGS", cause))
             raise NotSent(cause.text, cause.action)
         self.failures, self.barred = 0, None
-        if beside:
+        if call is not None:
             self._refused_beside = 0
         reference = replies.number_of(replies.fields(answer.lines[0])[0])
         return -1 if reference is None else reference % 256
+
+    def _refused(self, call: Call) -> None:
+        """Send nothing more beside this call, and after three such calls beside none for a while."""
+        call.alone = True
+        self._refused_beside += 1
+        self._refused_s = time.monotonic()
+
+    async def _quieten(self, port: ModemPort) -> None:
+        """Have what comes late not taken for the answer to something else."""
+        try:
+            await port.synchronise()
+        except ModemSilent as exc:
+            self._fail(exc)
+        except ModemGone:
+            self._wake.set()
 
     def _failed_once(self, exc: Exception) -> None:
         """Count a failure; several in a row, and it rests, is looked at, and others send meanwhile."""
@@ -586,14 +616,15 @@ class Modem:
     ) -> Called:
         """Call somebody, and return how it ended. `progress` hears how far it is.
 
+        A modem that is lost while somebody speaks or presses a key takes nothing of that back.
+
         Raises:
-            NotSent: The call could not be begun.
+            NotSent: The call could not be begun, or nobody knows how it ended.
         """
         port = self._port
         if port is None:
             raise NotSent("the modem is gone", Action.ELSEWHERE)
         self._call = call = Call()
-        self._alone = False
         try:
             answer = await port.ask(f"ATD{number};", calls=True, timeout_s=max(20.0, self.pace.command_s))
             if not answer.ok:
@@ -604,9 +635,13 @@ class Modem:
             await progress(CallState.DIALLING)
             return await call.follow(port, self.pace, progress, ring_s=ring_s or self.pace.ring_s)
         except ModemGone:
+            if (so_far := call.so_far("the modem was pulled out")) is not None:
+                return so_far
             raise NotSent("the modem was pulled out", Action.ELSEWHERE) from None
         except ModemSilent as exc:
             self._fail(exc)
+            if (so_far := call.so_far("the modem does not answer any more")) is not None:
+                return so_far
             raise NotSent("the modem does not answer", Action.ELSEWHERE) from None
         finally:
             self._call = None

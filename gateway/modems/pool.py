@@ -287,8 +287,7 @@ class ModemPool:
             known = {job.id: await phone_out.last_modem(conn, job.peer) for job in jobs}
         left = [job for job in jobs if not self._begin(job, free, known[job.id], beside=beside)]
         for job in left:
-            async with self._pool.connection() as conn:
-                await phone_out.give_back(conn, job.id)
+            await self._give_back(job)
         return bool(jobs) and not left
 
     async def _count(self, worker: int) -> None:
@@ -407,6 +406,10 @@ class ModemPool:
             await phone_out.end(conn, job.id, state=state, modem=modem, detail=detail, keys=keys)
 
     async def _not_sent(self, modem: Modem, job: Job, exc: NotSent) -> None:
+        if exc.beside:  # it waits for its turn as if nobody had taken it, unless it may have gone out
+            again = partial(self._again, job, timedelta(0), list(job.avoid), str(exc))
+            await self._surely(again if exc.unsure else partial(self._give_back, job))
+            return
         # What one modem does not understand another may.
         hopeless = exc.action is Action.RECIPIENT or (exc.action is Action.OURS and job.tries >= _MOST_FAULTS)
         if hopeless or job.tries >= _MOST_TRIES:
@@ -427,6 +430,10 @@ class ModemPool:
     async def _again(self, job: Job, delay: timedelta, avoid: list[str], detail: str) -> None:
         async with self._pool.connection() as conn:
             await phone_out.again(conn, job.id, after=delay, avoid=avoid, detail=detail)
+
+    async def _give_back(self, job: Job) -> None:
+        async with self._pool.connection() as conn:
+            await phone_out.give_back(conn, job.id)
 
     async def _call(self, modem: Modem, job: Job, body: dict[str, Any]) -> None:
         news: asyncio.Queue[CallState | None] = asyncio.Queue()

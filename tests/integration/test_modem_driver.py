@@ -35,6 +35,7 @@ PACE = Pace(
     command_s=0.5,
     list_s=1.0,
     send_s=1.0,
+    beside_s=1.0,
     look_s=0.5,
     sweep_s=0.5,
     sim_s=1.0,
@@ -48,6 +49,8 @@ PACE = Pace(
     talk_s=1.0,
     poll_s=0.05,
 )
+
+UNHURRIED = replace(PACE, command_s=5.0, ring_s=20.0, talk_s=5.0)
 
 
 class Hub:
@@ -545,7 +548,8 @@ async def test_who_calls_is_noted_and_hung_up_on(tmp_path: Path) -> None:
 async def test_a_terminal_that_calls_while_we_call_is_noted(tmp_path: Path) -> None:
     async with bench(tmp_path) as one:
         await one.in_state(ModemState.READY)
-        one.network.phone(THEIRS, picks_up_after_s=None)
+        one.driver.pace = replace(UNHURRIED, ring_s=4.0)
+        one.network.phone(THEIRS, picks_up_after_s=1000.0)
         calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
         await one.until(lambda: one.driver.calling)
         one.simulated.line.notice('+CLIP: "+8614700000001",145')
@@ -561,7 +565,7 @@ async def test_a_terminal_that_calls_while_we_call_is_noted(tmp_path: Path) -> N
 async def test_a_message_goes_out_while_a_call_goes_on(tmp_path: Path, persona: Persona) -> None:
     async with bench(tmp_path, persona=persona) as one:
         await one.in_state(ModemState.READY)
-        one.driver.pace = replace(PACE, ring_s=10.0)
+        one.driver.pace = UNHURRIED
         one.network.phone(THEIRS, picks_up_after_s=150.0, presses="1", talks_for_s=200.0)
         assert not one.driver.ready_beside
         calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
@@ -575,22 +579,58 @@ async def test_a_message_goes_out_while_a_call_goes_on(tmp_path: Path, persona: 
 async def test_one_that_refuses_messages_during_a_call_is_as_good_as_others_otherwise(tmp_path: Path) -> None:
     async with bench(tmp_path) as one:
         await one.in_state(ModemState.READY)
+        one.driver.pace = replace(UNHURRIED, ring_s=5.0)
         one.network.phone(THEIRS, picks_up_after_s=1000.0)
         for call in range(4):
             calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
             await one.until(lambda: one.driver.calling)
             if call == 3:
+                await asyncio.sleep(1)
                 assert not one.driver.ready_beside, "three calls are enough to know"
             else:
                 await one.until(lambda: one.driver.ready_beside)
                 one.simulated.faults.refuses["AT+CMGS"] = ["+CMS ERROR: 302"]
                 with pytest.raises(NotSent, match="not during a call") as failure:
                     await one.send("refused")
-                assert failure.value.action is Action.WAIT
+                assert failure.value.beside
                 assert not one.driver.ready_beside, "not again in this call"
             assert (await calling).how is CallState.NO_ANSWER
         assert one.driver.failures == 0
         await one.send("after the calls")
+
+
+async def test_a_message_that_hangs_beside_a_call_takes_nothing_from_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.driver.pace = UNHURRIED
+        one.network.phone(THEIRS, picks_up_after_s=100.0, presses="1", talks_for_s=500.0)
+        calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
+        await one.until(lambda: one.driver.ready_beside)
+        one.simulated.faults.slow["AT+CMGS"] = 60.0
+        with pytest.raises(NotSent, match="did not say") as failure:
+            await one.send("hangs")
+        assert (failure.value.unsure, failure.value.beside) == (True, True)
+        one.simulated.faults.slow.clear()
+        called = await calling
+        assert (called.picked_up, called.keys) == (True, "1")
+        assert (one.driver.state, one.driver.rung) == (ModemState.READY, 0)
+
+
+async def test_whoever_picked_up_has_answered_though_the_modem_is_pulled_out_then(tmp_path: Path) -> None:
+    async with bench(tmp_path) as one:
+        await one.in_state(ModemState.READY)
+        one.driver.pace = UNHURRIED
+        one.network.phone(THEIRS, picks_up_after_s=10.0, talks_for_s=5000.0)
+        seen: list[CallState] = []
+
+        async def progress(state: CallState) -> None:
+            seen.append(state)
+
+        calling = asyncio.create_task(one.driver.call(THEIRS, progress=progress))
+        await one.until(lambda: CallState.PICKED_UP in seen)
+        one.port.unplug()
+        called = await calling
+        assert (called.how, called.picked_up) == (CallState.HUNG_UP, True)
 
 
 async def _nothing(_: CallState) -> None:

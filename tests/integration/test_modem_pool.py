@@ -23,6 +23,7 @@ from gateway.config import ModemSettings
 from gateway.domain.outbox import DueNotice
 from gateway.keyring import Keyring
 from gateway.modems import arrivals
+from gateway.modems.driver import Modem as Driver
 from gateway.modems.mailbox import Arrived
 from gateway.modems.pool import ModemPool
 from gateway.service.apply_site import apply_site
@@ -91,6 +92,22 @@ class Racked:
     async def queue(self, text: str, *, rank: int = 2) -> str:
         async with self.pool.connection() as conn, conn.transaction():
             return await enqueue_own(conn, self.directory, THEIRS, text, rank=rank)
+
+    async def queue_call(self, *, rank: int) -> None:
+        async with self.pool.connection() as conn, conn.transaction():
+            call = await enqueue_own(conn, self.directory, SILENT, "", rank=rank)
+            await conn.execute("UPDATE phone_out SET kind = 'call' WHERE id = %s", (call,))
+
+    async def call_without_end(self) -> Driver:
+        """Have the only modem call somebody who does not pick up, for as long as a test may take."""
+        self.network.phone(SILENT, picks_up_after_s=10_000.0)
+        (modem,) = self.machine.modems
+        modem.pace = replace(PACE, ring_s=60.0, command_s=5.0)
+        await self.queue_call(rank=0)
+        async with asyncio.timeout(10):
+            while not modem.ready_beside:
+                await asyncio.sleep(0.02)  # it dials
+        return modem
 
     @property
     def read(self) -> list[Text]:
@@ -392,23 +409,37 @@ async def test_a_call_for_help_knows_no_limit_while_another_modem_fails(racked: 
 
 async def test_a_call_for_help_by_sms_does_not_wait_for_a_call_of_the_only_modem(racked: Callable[..., Any]) -> None:
     async with racked({}) as rack:
-        rack.network.phone(SILENT, picks_up_after_s=1000.0)
-        (modem,) = rack.machine.modems
-        modem.pace = replace(PACE, ring_s=8.0)
-        async with rack.pool.connection() as conn, conn.transaction():
-            call = await enqueue_own(conn, rack.directory, SILENT, "", rank=0)
-            await conn.execute("UPDATE phone_out SET kind = 'call' WHERE id = %s", (call,))
-        async with asyncio.timeout(10):
-            while not modem.ready_beside:
-                await asyncio.sleep(0.02)  # it dials
+        modem = await rack.call_without_end()
         await rack.queue("a battery is low", rank=3)
         await rack.queue("help", rank=0)
         await rack.eventually("SELECT kind, state FROM phone_out WHERE rank = 0 ORDER BY kind", WHILE_CALLING)
         assert modem.calling
         assert await rack.rows("SELECT state FROM phone_out WHERE rank = 3") == [("queued",)]
-        # Nobody picks up; then the rest goes out.
+        rack.modems[0].line.notice("NO CARRIER")  # whatever ends the call, then the rest goes out
         await rack.eventually("SELECT kind, state FROM phone_out ORDER BY kind, rank", AFTER_THE_CALL)
+        async with asyncio.timeout(10):
+            while len(rack.read) < 2:
+                await asyncio.sleep(0.02)  # on its way in the network
         assert [one.text for one in rack.read] == ["help", "a battery is low"]
+
+
+async def test_what_is_refused_beside_a_call_is_the_first_after_it(racked: Callable[..., Any]) -> None:
+    async with racked({}) as rack:
+        modem = await rack.call_without_end()
+        rack.modems[0].faults.refuses["AT+CMGS"] = ["+CMS ERROR: 302"]
+        job = await rack.queue("help", rank=0)
+        await rack.queue_call(rank=0)
+        async with asyncio.timeout(10):
+            while rack.modems[0].faults.refuses["AT+CMGS"]:
+                await asyncio.sleep(0.02)
+        await rack.eventually(f"SELECT state, tries FROM phone_out WHERE id = '{job}'", [("queued", 0)])
+        assert modem.calling
+        rack.modems[0].line.notice("NO CARRIER")
+        await rack.eventually(
+            "SELECT kind, state FROM phone_out ORDER BY started_at DESC LIMIT 1", [("call", "sending")]
+        )
+        assert await rack.rows(f"SELECT state FROM phone_out WHERE id = '{job}'") == [("sent",)]
+        assert modem.failures == 0
 
 
 async def test_the_same_octets_are_another_message_after_an_answer_to_a_deletion_was_lost(

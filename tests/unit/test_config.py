@@ -95,6 +95,12 @@ def test_a_setting_that_is_misspelt_in_the_environment_is_refused_by_its_right_n
         load()
 
 
+def test_what_is_set_besides_under_a_like_name_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEKEY_DATABASE_PORT", "tcp://10.0.0.7:5432")  # of Kubernetes, for a service of that name
+    monkeypatch.setenv("ONEKEY_MASTERKEY", "x")
+    load(master_key="AAAA")
+
+
 def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEKEY_API_KEY", "of a script")
     monkeypatch.setenv("ONEKEY_SEATS", "4")

@@ -21,9 +21,9 @@ _MOST_NAMED = 3
 
 
 def reads_as_answer(message: Message) -> bool:
-    """Is a text an answer, whatever to? Other words of somebody who is protected may be about themselves."""
-    said = read_answer(message.text)
-    return said.answer is not None or said.unclear
+    """Is a text an answer, whatever to? Other words of somebody who is protected may be about themselves, as 不行."""
+    said = read_answer(message.text) if message.begins else TextAnswer(None)
+    return said.unclear or said.answer in ("coming", "arrived", "accepted") or message.text.lstrip().startswith("0")
 
 
 async def take_answer(turn: Turn, message: Message, asked: Sequence[Asked]) -> Handled:
