@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -50,6 +51,7 @@ class Plant:
         self.environment = environment
         self.gateway: subprocess.Popen[bytes] | None = None
         self.database = ""
+        self.began_at = datetime.now(UTC)
 
     def start_servers(self) -> None:
         self.database = self.postgres.start()
@@ -81,6 +83,7 @@ class Plant:
         if kill_at is not None:
             environment["KILL_AT"] = kill_at
         program = [*under, sys.executable, str(Path(__file__).with_name("gateway_under_test.py"))]
+        self.began_at = datetime.now(UTC)
         with (self.directory / "gateway.log").open("ab") as log:
             self.gateway = subprocess.Popen(program, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -98,11 +101,12 @@ class Plant:
                 await asyncio.sleep(0.01)
 
     async def ready(self, timeout_s: float = 30) -> None:
-        """Wait until the alarm lane is connected."""
+        """Wait until the alarm lane of the gateway that was started last is connected."""
         async with asyncio.timeout(timeout_s):
             while not await self.rows(  # another process gets ready, nothing tells us
                 "SELECT 1 FROM worker WHERE status->>'alarms' = 'true' AND status->>'auth' = 'true' "
-                "AND seen_at > now() - interval '1 s'"
+                "AND seen_at > now() - interval '1 s' AND started_at > %s",
+                self.began_at,
             ):
                 assert self.gateway is None or self.gateway.poll() is None, self.log()
                 await asyncio.sleep(0.05)

@@ -15,7 +15,7 @@ STEPS = ("received", "committed", "acknowledged", "submitted", "told", "sending"
 OUT_WITHIN_S = 5.0
 """After a restart all first attempts of what was committed are out within this time (D12).
 
-The test waits no longer than this from when the gateway is ready, and what a slow machine takes for that once more.
+The test waits no longer than this from when the gateway is ready, and as long as it took to be so once more.
 """
 
 
