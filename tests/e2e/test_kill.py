@@ -98,7 +98,7 @@ async def test_what_waited_on_disk_is_stored_by_the_next_gateway(tmp_path: Path)
                 fleet.press(terminal, ["tamper"])
             await site.gateway_died()
         waited = await site.rows("SELECT split_part(topic, '/', 3) FROM inbox ORDER BY id")
-        assert len(waited) >= 5
+        assert waited
         site.start_gateway()
         await site.ready()
         await site.eventually("SELECT count(*) FROM inbox", [(0,)])

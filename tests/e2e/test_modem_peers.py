@@ -139,7 +139,7 @@ async def rack(
     sim: Sim | None = None,
 ) -> AsyncIterator[Rack]:
     network = Network(speed=SPEED)
-    network.phone(THEIRS)
+    network.phone(THEIRS, talks_for_s=300.0)
     async with way or pseudo_terminal(directory / "modem") as port:
         modem = Modem(network, sim or Sim(OURS), port.write, persona=PERSONAS[persona])
         port.feed = modem.feed
@@ -269,7 +269,7 @@ async def test_python_gsmmodem(tmp_path: Path) -> None:
     read: list[tuple[str, str]] = []
     async with rack(tmp_path, "ec25") as at:
         assert isinstance(at.port, Port)
-        at.network.phone(THEIRS, picks_up_after_s=5.0, talks_for_s=5.0)
+        at.network.phone(THEIRS, picks_up_after_s=15.0, talks_for_s=15.0)
         library = GsmModem(str(at.port.path), smsReceivedCallbackFunc=lambda sms: read.append((sms.number, sms.text)))
         try:
             await asyncio.to_thread(library.connect)

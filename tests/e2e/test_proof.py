@@ -35,6 +35,7 @@ async def test_checkpoints_survive_kills_and_a_torn_file(tmp_path: Path) -> None
                     torn.write(b'{"v":1,"number":' * round_)
                 site.start_gateway()
                 await site.ready()
+        site.kill_gateway()  # it would write while the table and the file are compared
         keyring = Keyring.from_text(site.master_key)
         async with open_pool(site.database, name="test", size=1) as pool:
             await export_checkpoints(pool, keyring, file)

@@ -157,6 +157,6 @@ async def test_a_reader_does_not_fail_when_nothing_can_be_recorded(
         began = time.monotonic()
         status, _ = await api.call("GET", f"/v1/cases/{case}")
         assert status == 200
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5  # it would wait for the lock for ever
     assert "a disclosure is not on record" in caplog.text
     assert "王秀兰" not in caplog.text

@@ -72,9 +72,11 @@ async def test_who_has_enough_leaves_it_to_others_but_not_for_long(database: str
         asked.append(free_s)
         return free_s >= 2
 
-    work = asyncio.create_task(elected(database, LOCK, part.run, eager=eager))
-    await asyncio.sleep(0.5)
     async with await connect(database, name="other") as other:
+        work = asyncio.create_task(elected(database, LOCK, part.run, eager=eager))
+        async with asyncio.timeout(10):
+            while not asked:
+                await asyncio.sleep(0.01)
         # Asking keeps nobody from taking it.
         assert await (await other.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))).fetchone() == (True,)
         await asyncio.sleep(2.5)

@@ -150,6 +150,7 @@ async def bench(
     sim: Sim | None = None,
     no_sim: bool = False,
     hub: Hub | None = None,
+    pace: Pace = PACE,
     **settings: object,
 ) -> AsyncIterator[Bench]:
     network = Network(speed=50, rng=Random(3))
@@ -160,7 +161,7 @@ async def bench(
         simulated = Simulated(network, card, port.write, persona=persona)
         port.feed = simulated.feed
         options = ModemSettings.model_validate({"path": str(port.path)} | settings)
-        driver = Modem(port.path, options, hub, pace=PACE)
+        driver = Modem(port.path, options, hub, pace=pace)
         task = asyncio.create_task(driver.run())
         try:
             yield Bench(network, port, simulated, driver, hub)
@@ -257,7 +258,7 @@ async def test_a_modem_that_does_not_delete_is_mended(tmp_path: Path) -> None:
 
 
 async def test_one_message_that_cannot_be_deleted_takes_no_modem_out_of_service(tmp_path: Path) -> None:
-    async with bench(tmp_path) as one:
+    async with bench(tmp_path, pace=replace(PACE, command_s=5.0, list_s=5.0)) as one:
         await one.in_state(ModemState.READY)
         one.simulated.faults.refuses["AT+CMGD"] = ["+CMS ERROR: 500"] * 1000
         await one.receives("SOS")
@@ -327,7 +328,7 @@ async def test_without_a_network_it_is_started_anew_and_comes_back(tmp_path: Pat
 
 
 async def test_a_reset_sets_everything_anew(tmp_path: Path) -> None:
-    async with bench(tmp_path) as one:
+    async with bench(tmp_path, pace=replace(PACE, command_s=2.0, list_s=3.0)) as one:
         await one.in_state(ModemState.READY)
         for n in range(3):
             one.simulated.reset()
@@ -535,7 +536,7 @@ async def test_one_that_hears_nothing_any_more_is_taken_off_the_network_and_back
 async def test_who_calls_is_noted_and_hung_up_on(tmp_path: Path) -> None:
     async with bench(tmp_path) as one:
         await one.in_state(ModemState.READY)
-        call = one.network.call(OURS, caller=THEIRS, rings_for_s=60)
+        call = one.network.call(OURS, caller=THEIRS, rings_for_s=600)
         await one.until(lambda: one.hub.rings == [THEIRS])
         await asyncio.wait_for(call.ended(), 5)
         assert call.how == "hung up here"
@@ -546,9 +547,8 @@ async def test_who_calls_is_noted_and_hung_up_on(tmp_path: Path) -> None:
 
 
 async def test_a_terminal_that_calls_while_we_call_is_noted(tmp_path: Path) -> None:
-    async with bench(tmp_path) as one:
+    async with bench(tmp_path, pace=replace(UNHURRIED, ring_s=4.0)) as one:
         await one.in_state(ModemState.READY)
-        one.driver.pace = replace(UNHURRIED, ring_s=4.0)
         one.network.phone(THEIRS, picks_up_after_s=1000.0)
         calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
         await one.until(lambda: one.driver.calling)
@@ -563,9 +563,8 @@ async def test_a_terminal_that_calls_while_we_call_is_noted(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("persona", PERSONAS.values(), ids=PERSONAS)
 async def test_a_message_goes_out_while_a_call_goes_on(tmp_path: Path, persona: Persona) -> None:
-    async with bench(tmp_path, persona=persona) as one:
+    async with bench(tmp_path, persona=persona, pace=UNHURRIED) as one:
         await one.in_state(ModemState.READY)
-        one.driver.pace = UNHURRIED
         one.network.phone(THEIRS, picks_up_after_s=150.0, presses="1", talks_for_s=200.0)
         assert not one.driver.ready_beside
         calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
@@ -577,9 +576,8 @@ async def test_a_message_goes_out_while_a_call_goes_on(tmp_path: Path, persona: 
 
 
 async def test_one_that_refuses_messages_during_a_call_is_as_good_as_others_otherwise(tmp_path: Path) -> None:
-    async with bench(tmp_path) as one:
+    async with bench(tmp_path, pace=replace(UNHURRIED, ring_s=5.0)) as one:
         await one.in_state(ModemState.READY)
-        one.driver.pace = replace(UNHURRIED, ring_s=5.0)
         one.network.phone(THEIRS, picks_up_after_s=1000.0)
         for call in range(4):
             calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
@@ -600,9 +598,8 @@ async def test_one_that_refuses_messages_during_a_call_is_as_good_as_others_othe
 
 
 async def test_a_message_that_hangs_beside_a_call_takes_nothing_from_it(tmp_path: Path) -> None:
-    async with bench(tmp_path) as one:
+    async with bench(tmp_path, pace=UNHURRIED) as one:
         await one.in_state(ModemState.READY)
-        one.driver.pace = UNHURRIED
         one.network.phone(THEIRS, picks_up_after_s=100.0, presses="1", talks_for_s=500.0)
         calling = asyncio.create_task(one.driver.call(THEIRS, progress=_nothing))
         await one.until(lambda: one.driver.ready_beside)
@@ -617,9 +614,8 @@ async def test_a_message_that_hangs_beside_a_call_takes_nothing_from_it(tmp_path
 
 
 async def test_whoever_picked_up_has_answered_though_the_modem_is_pulled_out_then(tmp_path: Path) -> None:
-    async with bench(tmp_path) as one:
+    async with bench(tmp_path, pace=UNHURRIED) as one:
         await one.in_state(ModemState.READY)
-        one.driver.pace = UNHURRIED
         one.network.phone(THEIRS, picks_up_after_s=10.0, talks_for_s=5000.0)
         seen: list[CallState] = []
 
@@ -654,7 +650,7 @@ async def test_a_call_that_cannot_be_kept_yet_is_kept_later(tmp_path: Path) -> N
     ("habit", "how", "picked_up", "keys"),
     [
         ({"picks_up_after_s": 10.0, "presses": "1", "talks_for_s": 200.0}, CallState.HUNG_UP, True, "1"),
-        ({"picks_up_after_s": 10.0, "talks_for_s": 10.0}, CallState.HUNG_UP, True, ""),
+        ({"picks_up_after_s": 10.0, "talks_for_s": 100.0}, CallState.HUNG_UP, True, ""),
         ({"picks_up_after_s": 10.0, "talks_for_s": 1000.0}, CallState.HUNG_UP, True, ""),
         ({"picks_up_after_s": None}, CallState.NO_ANSWER, False, ""),
         ({"busy": True}, CallState.BUSY, False, ""),
@@ -665,7 +661,7 @@ async def test_a_call_that_cannot_be_kept_yet_is_kept_later(tmp_path: Path) -> N
 async def test_calls(
     tmp_path: Path, persona: Persona, habit: dict[str, object], how: CallState, *, picked_up: bool, keys: str
 ) -> None:
-    async with bench(tmp_path, persona=persona) as one:
+    async with bench(tmp_path, persona=persona, pace=replace(PACE, command_s=5.0, talk_s=5.0)) as one:
         await one.in_state(ModemState.READY)
         one.network.phone(THEIRS, **habit)
         seen: list[CallState] = []

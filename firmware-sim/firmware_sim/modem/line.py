@@ -180,5 +180,6 @@ class Line:
     def _put(self, data: bytes) -> None:
         noise = self._faults.noise
         if noise:
-            data = bytes(self._rng.randrange(256) if self._rng.random() < noise else byte for byte in data)
+            # None of it is a digit: a digit for another would be a sound message that says something else.
+            data = bytes(self._rng.randrange(128, 256) if self._rng.random() < noise else byte for byte in data)
         self.write(data)
