@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import LiteralString
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -20,6 +21,10 @@ from gateway.store.migrate import migrate
 from gateway.store.pool import Pool, open_pool
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A slow machine is no failure: nothing is timed here.
+hypothesis.settings.register_profile("untimed", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
