@@ -342,7 +342,8 @@ class Modem:
 
     async def _climb(self, exc: Exception) -> None:
         """Take the next measure, and leave the rest to bringing it up again."""
-        self.rung += 1
+        # That it is set up anew brings no network: its radio has to look for one.
+        self.rung = max(self.rung + 1, 2 if isinstance(exc, _NoNetwork) else 1)
         why = "it has no network for too long" if isinstance(exc, _NoNetwork) else str(exc) or type(exc).__name__
         _log.warning("modem %s: %s; measure %d", self.id, why, self.rung)
         if self.rung > 4 or (self.rung == 4 and not self.settings.power_cycle):

@@ -327,6 +327,19 @@ async def test_without_a_network_it_is_started_anew_and_comes_back(tmp_path: Pat
         await one.receives("back again")
 
 
+async def test_a_network_that_is_lost_is_looked_for_by_the_radio_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench(tmp_path, pace=replace(PACE, command_s=5.0, list_s=5.0)) as one:
+        await one.in_state(ModemState.READY)
+        one.simulated.register(0)  # until its radio was off and on
+        await one.in_state(ModemState.RECOVERING)
+        await one.in_state(ModemState.READY)
+        measures = [record.args for record in caplog.records if "measure" in record.msg]
+        assert [args[-1] for args in measures if isinstance(args, tuple)] == [2]
+        await one.receives("back again")
+
+
 async def test_a_reset_sets_everything_anew(tmp_path: Path) -> None:
     async with bench(tmp_path, pace=replace(PACE, command_s=2.0, list_s=3.0)) as one:
         await one.in_state(ModemState.READY)

@@ -232,6 +232,7 @@ class Modem(Messages, Calls):
         self._give_back()
         if self.sim is not None:
             self.sim.open = False
+        self.faults.state = self.faults.state or 1  # it looks for a network anew
         for call in list(self._calls):
             call.go("ended", "NO CARRIER")
         self._calls.clear()
